@@ -1,0 +1,36 @@
+"""sendguard stands between sending code and the Linq messaging API, and tells for each send which line may carry it."""
+
+from sendguard.async_guard import AsyncSendGuard
+from sendguard.errors import (
+    LinqError,
+    SendBlocked,
+    SendGuardError,
+    StoreUnavailable,
+    UnknownLine,
+    WebhookRejected,
+)
+from sendguard.guard import SendGuard
+from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Reason, SendKind
+from sendguard.policy import Policy, Quota, TokenBucket
+
+__all__ = [
+    "AsyncSendGuard",
+    "Change",
+    "Decision",
+    "Health",
+    "Line",
+    "LineStatus",
+    "LinqError",
+    "Outcome",
+    "Policy",
+    "Quota",
+    "Reason",
+    "SendBlocked",
+    "SendGuard",
+    "SendGuardError",
+    "SendKind",
+    "StoreUnavailable",
+    "TokenBucket",
+    "UnknownLine",
+    "WebhookRejected",
+]

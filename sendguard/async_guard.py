@@ -1,0 +1,161 @@
+"""`AsyncSendGuard`: `SendGuard` for asyncio. It carries out the same steps and has no rule of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import redis.asyncio
+
+from sendguard.flows import Flow, Poll, Step, Wait, new_guard_parts
+from sendguard.guard import Headers, environment, number_of
+from sendguard.linq.client import AsyncLinqClient
+from sendguard.linq.poller import AsyncPoller
+from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind
+from sendguard.policy import Policy
+from sendguard.request import Request
+from sendguard.store import AsyncStore
+
+T = TypeVar("T")
+
+
+class AsyncSendGuard:
+    """`SendGuard` for asyncio: the same arguments and methods, awaited. store: a URL or a `redis.asyncio.Redis`.
+
+    Belongs to the event loop that it is first used in.
+    """
+
+    def __init__(
+        self,
+        store: str | redis.asyncio.Redis = "memory://",
+        *,
+        pool: str = "default",
+        policy: Policy | None = None,
+        webhook_secret: str | Sequence[str] | None = None,
+        hash_key: str | bytes | None = None,
+        api_key: str | None = None,
+        api_base_url: str | None = None,
+        timeout: float = 0.25,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout)
+        self._store = AsyncStore(store, timeout=timeout)
+        self._api = (api_key, api_base_url)
+        self._client: AsyncLinqClient | None = None
+        self.pool = pool
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> AsyncSendGuard:
+        """As `SendGuard.from_env`."""
+        return cls(**{**environment(), **overrides})
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(pool={self.pool!r})"
+
+    async def __aenter__(self) -> AsyncSendGuard:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections that this guard opened."""
+        await self._store.close()
+        if self._client is not None:
+            await self._client.close()
+
+    async def _perform(self, step: Step) -> Any:
+        if isinstance(step, Wait):
+            return await asyncio.sleep(step.seconds)
+        if isinstance(step, Poll):
+            if self._client is None:
+                self._client = AsyncLinqClient(api_key=self._api[0], base_url=self._api[1])
+            return await self._client.phone_numbers(step.at)
+        return await self._store.run(step)
+
+    async def _drive(self, flow: Flow[T]) -> T:
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = await self._perform(step)
+                except BaseException as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def decide(
+        self,
+        to: str | Iterable[str],
+        *,
+        kind: SendKind | str = SendKind.CHAT,
+        from_number: str | None = None,
+        exclude: Iterable[str] = (),
+        line_type: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Decision:
+        """As `SendGuard.decide`."""
+        request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
+        return await self._drive(self._flows.decide(request))
+
+    async def choose_from_number(
+        self,
+        to: str | Iterable[str],
+        *,
+        kind: SendKind | str = SendKind.CHAT,
+        from_number: str | None = None,
+        exclude: Iterable[str] = (),
+        line_type: str | None = None,
+        idempotency_key: str | None = None,
+        max_wait: float = 0.0,
+    ) -> str:
+        """As `SendGuard.choose_from_number`."""
+        request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
+        return number_of(await self._drive(self._flows.choose(request, max_wait)))
+
+    async def report(self, decision: Decision, outcome: Outcome | str) -> None:
+        """As `SendGuard.report`."""
+        await self._drive(self._flows.report(decision, outcome))
+
+    async def handle_webhook(self, body: bytes | str, headers: Headers) -> tuple[Change, ...]:
+        """As `SendGuard.handle_webhook`."""
+        return await self._drive(self._flows.handle_webhook(body, headers))
+
+    async def sync_lines(self) -> tuple[Change, ...]:
+        """As `SendGuard.sync_lines`."""
+        return await self._drive(self._flows.sync_lines())
+
+    async def observe(
+        self,
+        number: str,
+        *,
+        status: LineStatus | str | None = None,
+        health: Health | str | None = None,
+        observed_at: float | None = None,
+        source: str = "operator",
+    ) -> Line:
+        """As `SendGuard.observe`."""
+        return await self._drive(self._flows.observe(number, status, health, observed_at, source))
+
+    async def lines(self) -> tuple[Line, ...]:
+        """As `SendGuard.lines`."""
+        return await self._drive(self._flows.lines())
+
+    async def pause(self, number: str, *, until: float | None = None) -> Line:
+        """As `SendGuard.pause`."""
+        return await self._drive(self._flows.pause(number, until))
+
+    async def resume(self, number: str) -> Line:
+        """As `SendGuard.resume`."""
+        return await self._drive(self._flows.resume(number))
+
+    def poller(self, *, interval: float = 60.0) -> AsyncPoller:
+        """As `SendGuard.poller`, as a task: an async context manager, or `start` and `stop`."""
+        return AsyncPoller(lambda token, ttl: self._drive(self._flows.poll_if_due(token, interval, ttl)), interval)

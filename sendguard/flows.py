@@ -1,0 +1,305 @@
+"""What a guard does, step by step, without doing any of it.
+
+Each method is a generator that yields what it needs done (a script run, a wait, a poll) and is sent the result, so that
+`SendGuard` and `AsyncSendGuard` share every step and differ only in how they carry one out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+from sendguard.errors import LinqError, SendGuardError, StoreUnavailable, UnknownLine
+from sendguard.linq.events import LineUpdate, MessageFailed, MessageSeen
+from sendguard.linq.webhooks import read_webhook
+from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Reason
+from sendguard.policy import Policy
+from sendguard.protocol import (
+    POLL_COOLDOWN_CODES,
+    Protocol,
+    line_of,
+    micros,
+    server_time,
+    texts,
+)
+from sendguard.request import Request, check_number
+from sendguard.store import ScriptRefused
+from sendguard.store.scripts import Call, Command
+
+logger = logging.getLogger("sendguard")
+
+T = TypeVar("T")
+_LINES_PER_CALL = 200
+_SLOT_GRACE = 0.05
+"""Seconds that a waiter may still wait for the slot it holds when its max_wait has just passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Sleep for some seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Fetch GET /v3/phone_numbers; the answer is the tuple of `LineUpdate`. at: Unix seconds of the request."""
+
+    at: float
+
+
+Step = Call | Command | Wait | Poll
+Flow = Generator[Step, Any, T]
+
+
+class Flows:
+    """The steps of one guard. clock: Unix seconds, or None for the store's own time."""
+
+    def __init__(self, protocol: Protocol, webhook_secrets: Sequence[str], clock: Callable[[], float] | None) -> None:
+        self._protocol = protocol
+        self._secrets = webhook_secrets
+        self._clock = clock
+
+    def _now(self) -> float | None:
+        return None if self._clock is None else self._clock()
+
+    def _run(self, call: Call) -> Flow[Any]:
+        try:
+            return (yield call)
+        except ScriptRefused as refusal:
+            if refusal.code == "UNKNOWNLINE":
+                raise UnknownLine(refusal.detail) from None
+            for command in self._protocol.overrides():  # noqa: UP028 (a tuple takes no answers)
+                yield command
+            return (yield call)
+
+    # Decisions -------------------------------------------------------------------------------------------------------
+
+    def decide(self, request: Request, max_wait: float = 0.0, *, waiter: bool = False) -> Flow[Decision]:
+        """One decision, in one round trip."""
+        now = self._now()
+        call = self._protocol.decide(request, max_wait=max_wait, waiter=waiter, now=now)
+        try:
+            reply = yield from self._run(call)
+        except StoreUnavailable as error:
+            logger.error("decision %s denied: %s", request.decision_id, error)
+            return Decision(False, Reason.STORE_UNAVAILABLE, decision_id=request.decision_id)
+        decision = self._protocol.decision(reply, request)
+        if now is not None and decision.retry_after is not None:
+            return replace(decision, retry_after=_reaching(now, decision.retry_after))
+        return decision
+
+    def choose(self, request: Request, max_wait: float) -> Flow[Decision]:
+        """A decision, waited for: a slot is taken at once, in the order of asking, and confirmed when it has come."""
+        if not 0 <= max_wait <= 86_400:
+            raise ValueError("max_wait must be from 0 to 86400 seconds")
+        deadline = time.monotonic() + max_wait
+        waiter = max_wait > 0
+        decision = yield from self.decide(request, max_wait, waiter=waiter)
+        while decision.allowed and decision.wait > 0:
+            try:
+                yield Wait(decision.wait)
+            except BaseException:
+                yield from self.report(decision, Outcome(sent=False))
+                raise
+            left = max(deadline - time.monotonic(), _SLOT_GRACE)
+            decision = yield from self.decide(request, left, waiter=True)
+        return decision
+
+    def report(self, decision: Decision, outcome: Outcome | str) -> Flow[None]:
+        """Settle a decision: give back what an unsent message took, and learn what an error code tells."""
+        outcome = _outcome(outcome)
+        code = outcome.code
+        unsent = outcome.sent is False or (outcome.sent is None and code is not None and 1000 <= code < 3000)
+        closed_for = (outcome.retry_after or 0.0) if code == 1007 else None
+        number, now = decision.from_number, self._now()
+        if unsent or code == 2024 or closed_for is not None:
+            call = self._protocol.settle(
+                decision, unsent=unsent, opted_out=code == 2024, closed_for=closed_for, now=now
+            )
+            if call is not None:
+                yield from self._run(call)
+        if number is not None and code in POLL_COOLDOWN_CODES:
+            self._told((yield from self._run(self._protocol.cool_down(number, now))), "outcome")
+        elif number is not None and code == 2006:
+            self._told((yield from self._run(self._protocol.release([number], None, now))), "outcome")
+
+    # Observations ----------------------------------------------------------------------------------------------------
+
+    def _told(self, reply: Sequence[Any], source: str) -> tuple[Change, ...]:
+        changes = self._protocol.changes(reply, source)
+        for change in changes:
+            known = {"status": LineStatus, "health": Health}.get(change.field)
+            if known is not None and change.new not in known.__members__:
+                logger.warning("line %s: unknown %s %r, taken as %s", change.number, change.field, change.new,
+                               "FLAGGED" if known is LineStatus else "AT_RISK")  # fmt: skip
+            else:
+                logger.info("line %s: %s %s -> %s (%s)", change.number, change.field, change.old, change.new, source)
+        return changes
+
+    def handle_webhook(self, body: bytes | str, headers: Mapping[str, str] | Iterable[Any]) -> Flow[tuple[Change, ...]]:
+        """Verify a webhook and apply it once."""
+        now = self._now()
+        event = read_webhook(body, headers, self._secrets, time.time() if now is None else now)
+        news = event.news
+        if isinstance(news, LineUpdate):
+            call = self._protocol.observe([news], event_id=event.event_id, now=now)
+        elif isinstance(news, MessageSeen):
+            call = self._protocol.message(news, event.event_id, now)
+        elif isinstance(news, MessageFailed) and news.code in POLL_COOLDOWN_CODES and news.chat_id:
+            call = self._protocol.failed(news, event.event_id, now)
+        else:
+            logger.debug("webhook %s ignored", event.event_type)
+            return ()
+        return self._told((yield from self._run(call)), "webhook")
+
+    def sync_lines(self) -> Flow[tuple[Change, ...]]:
+        """One poll, applied; what it learnt counts from when its request was sent."""
+        now = self._now()
+        sent_at = server_time((yield Command(("TIME",)))) if now is None else now
+        updates: tuple[LineUpdate, ...] = yield Poll(sent_at)
+        changes: list[Change] = []
+        for batch in _batches(updates, _LINES_PER_CALL):
+            call = self._protocol.observe(batch, now=self._now())
+            changes += self._told((yield from self._run(call)), "poll")
+        numbers = [update.number for update in updates]
+        released, held = yield from self._run(self._protocol.sweep(numbers, sent_at, self._now()))
+        if held:
+            logger.warning("poll: %d lines are gone from the list at once; waiting for a second poll", len(held))
+        if released:
+            call = self._protocol.release(texts(released), sent_at, self._now())
+            changes += self._told((yield from self._run(call)), "poll")
+        return tuple(changes)
+
+    def observe(
+        self, number: str, status: str | None, health: str | None, observed_at: float | None, source: str
+    ) -> Flow[Line]:
+        """What somebody says of a line; a line not known yet joins the pool."""
+        check_number("number", number)
+        if status is None and health is None:
+            raise ValueError("status or health must be given")
+        call = self._protocol.observe_one(
+            number,
+            observed_at=_check_time("observed_at", observed_at),
+            status=_check_value("status", status),
+            health=_check_value("health", health),
+            now=self._now(),
+        )
+        self._told((yield from self._run(call)), source)
+        return (yield from self.line(number))
+
+    def pause(self, number: str, until: float | None) -> Flow[Line]:
+        """Stop sends on a line."""
+        check_number("number", number)
+        call = self._protocol.pause(number, _check_time("until", until), self._now())
+        self._told((yield from self._run(call)), "operator")
+        return (yield from self.line(number))
+
+    def resume(self, number: str) -> Flow[Line]:
+        """End a pause and a cooling down."""
+        call = self._protocol.resume(check_number("number", number), self._now())
+        self._told((yield from self._run(call)), "operator")
+        return (yield from self.line(number))
+
+    # The pool --------------------------------------------------------------------------------------------------------
+
+    def line(self, number: str) -> Flow[Line]:
+        """One line as it stands. Raises UnknownLine."""
+        rows = yield from self._run(self._protocol.lines([number], self._now()))
+        if not rows:
+            raise UnknownLine(number)
+        return line_of(rows[0])
+
+    def lines(self) -> Flow[tuple[Line, ...]]:
+        """All lines, by number."""
+        rows = yield from self._run(self._protocol.lines((), self._now()))
+        return tuple(sorted(map(line_of, rows), key=lambda line: line.number))
+
+    def poll_if_due(self, token: str, interval: float, ttl: float) -> Flow[float]:
+        """Poll if no process of the fleet holds the lease or polled lately. Returns the seconds until it is due."""
+        now = self._now()
+        take = self._protocol.lease(token, ttl=ttl, interval=interval, give_back=False, now=now)
+        wait = yield from self._run(take)
+        if wait:
+            return float(wait) / 1_000_000
+        try:
+            yield from self.sync_lines()
+        finally:
+            yield from self._give_back(token, ttl, interval)
+        return interval
+
+    def _give_back(self, token: str, ttl: float, interval: float) -> Flow[None]:
+        call = self._protocol.lease(token, ttl=ttl, interval=interval, give_back=True, now=self._now())
+        try:
+            yield from self._run(call)
+        except StoreUnavailable:
+            logger.warning("the poll lease could not be given back; it runs out by itself")
+
+
+def poll_failed(error: Exception) -> None:
+    """Say in the log that a poll failed; only the library's own errors have a text that is safe to log."""
+    known = isinstance(error, (LinqError, SendGuardError, ValueError))
+    logger.error("poll failed: %s", error if known else type(error).__name__)
+
+
+def new_guard_parts(
+    pool: str,
+    policy: Policy | None,
+    hash_key: str | bytes | None,
+    webhook_secret: str | Sequence[str] | None,
+    clock: Callable[[], float] | None,
+    timeout: float,
+) -> Flows:
+    """The flows of a guard from the arguments of its constructor. Raises ValueError naming the one that is wrong."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
+        raise ValueError("timeout must be above 0 and at most 60 seconds")
+    if not isinstance(policy, (Policy, type(None))):
+        raise ValueError("policy must be a Policy")
+    secrets = (webhook_secret,) if isinstance(webhook_secret, str) else tuple(webhook_secret or ())
+    if not all(isinstance(secret, str) and secret for secret in secrets):
+        raise ValueError("webhook_secret must be a secret or several, newest first")
+    return Flows(Protocol(pool, policy or Policy(), hash_key), secrets, clock)
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _outcome(outcome: Outcome | str) -> Outcome:
+    if isinstance(outcome, Outcome):
+        return outcome
+    named = {"sent": Outcome(True), "not_sent": Outcome(False), "unknown": Outcome(None)}
+    if outcome not in named:
+        raise ValueError("outcome must be 'sent', 'not_sent', 'unknown' or an Outcome")
+    return named[outcome]
+
+
+def _check_time(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 9e9:
+        raise ValueError(f"{name} must be Unix seconds")
+    return float(value)
+
+
+def _check_value(name: str, value: str | None) -> str:
+    if value is None:
+        return ""
+    text = value.value if isinstance(value, (LineStatus, Health)) else value
+    if not isinstance(text, str) or not 1 <= len(text) <= 32 or not text.replace("_", "").replace(" ", "").isalnum():
+        raise ValueError(f"{name} must be a status word such as ACTIVE or AT_RISK")
+    return text.upper()
+
+
+def _reaching(now: float, wait: float) -> float:
+    """`wait`, lengthened by what the float clock's own rounding needs for `now + wait` to reach the store's moment."""
+    moment = micros(now) + micros(wait)
+    while micros(now + wait) < moment:
+        wait += 1e-7
+    return wait

@@ -1,0 +1,260 @@
+"""`SendGuard`: carries out the steps of `flows`, and nothing else. `async_guard` is its twin for asyncio."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import redis
+
+from sendguard.errors import SendBlocked
+from sendguard.flows import Flow, Poll, Step, Wait, new_guard_parts
+from sendguard.linq.client import LinqClient
+from sendguard.linq.poller import Poller
+from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind
+from sendguard.policy import Policy
+from sendguard.request import Request
+from sendguard.store import Store
+
+T = TypeVar("T")
+Headers = Mapping[str, str] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
+
+
+def environment() -> dict[str, Any]:
+    """The constructor's arguments that the environment gives."""
+    get = os.environ.get
+    secrets = [secret.strip() for secret in get("LINQ_WEBHOOK_SECRET", "").split(",")]
+    found: dict[str, Any] = {
+        "store": get("SENDGUARD_STORE"),
+        "pool": get("SENDGUARD_POOL"),
+        "hash_key": get("SENDGUARD_HASH_KEY"),
+        "webhook_secret": [secret for secret in secrets if secret] or None,
+        "api_key": get("LINQ_API_KEY") or get("LINQ_API_V3_API_KEY"),
+        "api_base_url": get("LINQ_API_V3_BASE_URL"),
+    }
+    if timeout := get("SENDGUARD_TIMEOUT"):
+        try:
+            found["timeout"] = float(timeout)
+        except ValueError:
+            raise ValueError("SENDGUARD_TIMEOUT must be a number of seconds") from None
+    return {name: value for name, value in found.items() if value}
+
+
+class SendGuard:
+    """Stands between sending code and the Linq API: tells for each send which line may carry it now.
+
+    store: where the pool's state is kept: `memory://` (this guard alone), `redis://`, `rediss://`, `unix://`, or a
+    ready `redis.Redis`. pool: the lines that are chosen among; guards with the same store and pool share all they know.
+    policy: the limits. webhook_secret: the signing secret of the webhook subscription, or several, newest first.
+    hash_key: the secret under which recipients' handles are hashed, the same in every process; without it a key that
+    follows from the pool's name, which hides handles from a reader of logs but not from one who can guess and compare.
+    api_key, api_base_url: for polls; the base URL as the official SDK takes it, what precedes /v3.
+    timeout: seconds that the store may take to connect and to answer. clock: a callable returning Unix seconds, for
+    tests and simulations; without it time is the store's, one clock for all processes.
+
+    Safe to share between threads. Raises ValueError naming an argument that is wrong; nothing is connected to yet.
+    """
+
+    def __init__(
+        self,
+        store: str | redis.Redis = "memory://",
+        *,
+        pool: str = "default",
+        policy: Policy | None = None,
+        webhook_secret: str | Sequence[str] | None = None,
+        hash_key: str | bytes | None = None,
+        api_key: str | None = None,
+        api_base_url: str | None = None,
+        timeout: float = 0.25,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout)
+        self._store = Store(store, timeout=timeout)
+        self._api = (api_key, api_base_url)
+        self._client: LinqClient | None = None
+        self.pool = pool
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> SendGuard:
+        """A guard from the environment; keyword arguments, as the constructor's, come first.
+
+        Reads SENDGUARD_STORE, SENDGUARD_POOL, SENDGUARD_HASH_KEY, SENDGUARD_TIMEOUT, LINQ_WEBHOOK_SECRET (several:
+        comma-separated, newest first), LINQ_API_KEY or LINQ_API_V3_API_KEY, LINQ_API_V3_BASE_URL.
+        """
+        return cls(**{**environment(), **overrides})
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(pool={self.pool!r})"
+
+    def __enter__(self) -> SendGuard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that this guard opened."""
+        self._store.close()
+        if self._client is not None:
+            self._client.close()
+
+    def _perform(self, step: Step) -> Any:
+        if isinstance(step, Wait):
+            return time.sleep(step.seconds)
+        if isinstance(step, Poll):
+            if self._client is None:
+                self._client = LinqClient(api_key=self._api[0], base_url=self._api[1])
+            return self._client.phone_numbers(step.at)
+        return self._store.run(step)
+
+    def _drive(self, flow: Flow[T]) -> T:
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = self._perform(step)
+                except BaseException as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    def decide(
+        self,
+        to: str | Iterable[str],
+        *,
+        kind: SendKind | str = SendKind.CHAT,
+        from_number: str | None = None,
+        exclude: Iterable[str] = (),
+        line_type: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Decision:
+        """Decide one send, in one round trip, and take what it costs if it is allowed.
+
+        to: an E.164 number or e-mail address, or several (a group, in any order). kind: "chat" or "voice_memo".
+        from_number: ask about that very line instead of having one chosen. exclude: lines not to start a conversation
+        on (an existing conversation stays where it is). line_type: start one only on an "iMessage" line (also
+        one whose type the API never told) or an "RCS" line. idempotency_key: a retry with the same key, within a day,
+        gets the same answer and takes nothing more, as long as that line may be sent on.
+
+        Never raises on a denial: a store out of reach gives the reason `store_unavailable`. Raises ValueError naming an
+        argument that is wrong.
+        """
+        request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
+        return self._drive(self._flows.decide(request))
+
+    def choose_from_number(
+        self,
+        to: str | Iterable[str],
+        *,
+        kind: SendKind | str = SendKind.CHAT,
+        from_number: str | None = None,
+        exclude: Iterable[str] = (),
+        line_type: str | None = None,
+        idempotency_key: str | None = None,
+        max_wait: float = 0.0,
+    ) -> str:
+        """The line to send from now, E.164.
+
+        max_wait: seconds to wait for a line that is throttled. Waiters are served in the order they came, and each asks
+        the store once for its slot and once when it has come; a line that turns FLAGGED meanwhile is not returned.
+        The other arguments are those of `decide`.
+
+        Raises SendBlocked with the decision if no line may carry the send (within `max_wait`); ValueError naming an
+        argument that is wrong.
+        """
+        request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
+        return number_of(self._drive(self._flows.choose(request, max_wait)))
+
+    def report(self, decision: Decision, outcome: Outcome | str) -> None:
+        """Tell what became of a decided send. Reporting a decision again changes nothing of what it took.
+
+        outcome: "sent", "not_sent" (what it took is given back; a token only if it was the last of its bucket),
+        "unknown", or an `Outcome` with the API's error code: 2027 and 4002 cool the line down, 2006 releases it, 2024
+        marks the recipient as opted out until they write, 1007 closes the pair for `retry_after` seconds.
+
+        Raises StoreUnavailable if the store did not answer; ValueError if `outcome` is none of these.
+        """
+        self._drive(self._flows.report(decision, outcome))
+
+    def handle_webhook(self, body: bytes | str, headers: Headers) -> tuple[Change, ...]:
+        """Verify one webhook delivery, drop it if its event was seen before, and apply it.
+
+        body: exactly as received. headers: any mapping or pairs, names in any case. Returns what changed; empty for a
+        duplicate, for news that is old, and for an event that a guard has no use for. When this returns, every process
+        decides by what it told: answer 2xx only then.
+
+        Raises WebhookRejected (answer 4xx; the reason leaks nothing) for anything that is not an authentic, readable
+        delivery; StoreUnavailable (answer 5xx, the API delivers again) if the store did not answer.
+        """
+        return self._drive(self._flows.handle_webhook(body, headers))
+
+    def sync_lines(self) -> tuple[Change, ...]:
+        """Poll GET /v3/phone_numbers once and apply it: health, line types, new lines and lines that are gone.
+
+        What it learnt counts as known from the moment its request was sent. A list that is empty, or that lost more
+        than half of the lines, releases only lines that the next poll misses too. Returns what changed.
+
+        Raises LinqError if the API refused or was out of reach, StoreUnavailable, or ValueError if no API key is known.
+        """
+        return self._drive(self._flows.sync_lines())
+
+    def observe(
+        self,
+        number: str,
+        *,
+        status: LineStatus | str | None = None,
+        health: Health | str | None = None,
+        observed_at: float | None = None,
+        source: str = "operator",
+    ) -> Line:
+        """Tell the guard what is known of a line; a number that it does not know joins the pool.
+
+        status, health: what to set; what is not given stays. observed_at: Unix seconds at which it held, None for now;
+        an observation older than what is known changes nothing. source: who says so, for the log.
+        Returns the line as it now stands.
+
+        Raises ValueError naming an argument that is wrong; StoreUnavailable; UnknownLine if the line was released.
+        """
+        return self._drive(self._flows.observe(number, status, health, observed_at, source))
+
+    def lines(self) -> tuple[Line, ...]:
+        """Every line of the pool as it stands, by number. Raises StoreUnavailable."""
+        return self._drive(self._flows.lines())
+
+    def pause(self, number: str, *, until: float | None = None) -> Line:
+        """Stop every send on a line until an operator resumes it.
+
+        A paused line keeps its conversations and goes on learning from webhooks and polls.
+
+        number: the line, E.164. until: Unix seconds at which it resumes by itself; None means only `resume` ends it.
+        Returns the line as it now stands. Idempotent: pausing a paused line moves `until`.
+
+        Raises ValueError if `number` is not E.164, `UnknownLine` if the pool has no such line,
+        `StoreUnavailable` if the store did not answer within the guard's timeout (seconds).
+        """
+        return self._drive(self._flows.pause(number, until))
+
+    def resume(self, number: str) -> Line:
+        """End a line's pause, and its cooling down. It does not clear FLAGGED: `observe` does.
+
+        Returns the line as it now stands. Idempotent. Raises as `pause`.
+        """
+        return self._drive(self._flows.resume(number))
+
+    def poller(self, *, interval: float = 60.0) -> Poller:
+        """A background thread that polls every `interval` seconds, one process of the fleet at a time.
+
+        Use it as a context manager, or call `start` and `stop`.
+        """
+        return Poller(lambda token, ttl: self._drive(self._flows.poll_if_due(token, interval, ttl)), interval)
+
+
+def number_of(decision: Decision) -> str:
+    if not decision.allowed or decision.from_number is None:
+        raise SendBlocked(decision)
+    return decision.from_number

@@ -1,0 +1,351 @@
+"""The store's language: a request becomes a script's keys and arguments, its reply becomes a model. Pure: no I/O.
+
+The layout of KEYS and ARGV is told at the head of each script in `store/lua`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sendguard.linq.events import Consent, LineUpdate, MessageFailed, MessageSeen
+from sendguard.models import Change, Decision, Health, Line, LineStatus, Reason
+from sendguard.policy import LIMIT_NAMES, Policy, Quota, TokenBucket
+from sendguard.request import Request, check_number, check_recipients
+from sendguard.store import scripts
+from sendguard.store.scripts import Call, Command
+
+NEVER = 2**53 - 1
+"""The time that never comes, in the store's microseconds."""
+POLL_COOLDOWN_CODES = frozenset({2027, 4002})
+"""Error codes after which a line rests: temporarily ineligible; the sending phone is not available."""
+
+_POOL = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TIERS = {Health.HEALTHY: "1", Health.AT_RISK: "2", Health.CRITICAL: "3"}
+_LINE_TYPES = {None: "", "iMessage": "1", "RCS": "2"}
+_REASONS = {reason.value: reason for reason in Reason}
+_STATUSES = {status.value: status for status in LineStatus}
+_HEALTHS = {health.value: health for health in Health}
+_DEFAULT_WINDOWS = {"daily_volume": 86_400, "new_conversations": 86_400, "pair": 60}
+
+
+def micros(seconds: float) -> int:
+    """Unix seconds, or a span of seconds, in the store's whole microseconds."""
+    return round(seconds * 1_000_000)
+
+
+def _bucket_args(bucket: TokenBucket | None) -> tuple[str, str]:
+    if bucket is None:
+        return "0", "0"
+    if bucket.tokens == 0:
+        return str(NEVER), "0"
+    interval = math.ceil(bucket.per * 1_000_000 / bucket.tokens)
+    return str(interval), str(interval * (bucket.burst - 1))
+
+
+def _quota_args(name: str, quota: Quota | None) -> tuple[str, str]:
+    if quota is None:
+        return str(NEVER), str(micros(_DEFAULT_WINDOWS[name]))
+    return str(quota.limit), str(micros(quota.per))
+
+
+def _limit_args(name: str, limit: Any) -> tuple[str, str]:
+    return _quota_args(name, limit) if name in _DEFAULT_WINDOWS else _bucket_args(limit)
+
+
+class Protocol:
+    """The keys of one pool and the arguments of one policy, with which every call of a guard is built.
+
+    Raises ValueError naming `pool` if its name is not 1 to 64 letters, digits, dots, dashes or underscores.
+    """
+
+    def __init__(self, pool: str, policy: Policy, hash_key: str | bytes | None) -> None:
+        if not isinstance(pool, str) or not _POOL.fullmatch(pool):
+            raise ValueError("pool must be 1 to 64 letters, digits, '.', '_' or '-'")
+        self.pool = pool
+        self.policy = policy
+        self._prefix = f"sendguard:{{{pool}}}:"
+        secret = f"sendguard:{pool}" if hash_key is None else hash_key
+        secret = secret.encode() if isinstance(secret, str) else secret
+        self._hasher = hashlib.blake2b(key=hashlib.blake2b(secret).digest(), digest_size=12)
+        limits = [arg for name in LIMIT_NAMES for arg in _limit_args(name, getattr(policy, name))]
+        self._overrides = {
+            check_number("overrides", number): "".join(
+                f"{arg}|" for name in LIMIT_NAMES for arg in (_limit_args(name, own[name]) if name in own else ("", ""))
+            )
+            for number, own in sorted(policy.overrides.items())
+        }
+        digest = hashlib.blake2b(repr(self._overrides).encode(), digest_size=8).hexdigest()
+        self._overrides_key = f"{self._prefix}overrides:{digest}"
+        index = [f"{self._prefix}{tier}:{kind}" for tier in ("healthy", "at_risk", "critical", "out") for kind in "123"]
+        self._keys = (f"{self._prefix}lines", *index, self._overrides_key, f"{self._prefix}meta")
+        self._args = (
+            *limits,
+            "".join(_TIERS[health] for health in policy.new_conversations_on),
+            policy.on_flagged,
+            "1" if self._overrides else "0",
+            str(micros(policy.cool_down)),
+        )
+
+    def _call(self, script: scripts.Script, now: float | None, keys: Sequence[str], args: Sequence[str]) -> Call:
+        clock = "" if now is None else str(micros(now))
+        return Call(script, (*self._keys, *keys), (*self._args, clock, *args))
+
+    def digest(self, text: str) -> str:
+        """A handle, or any other text that must not be stored as it is, as a keyed hash of 16 characters."""
+        hasher = self._hasher.copy()
+        hasher.update(text.encode("utf-8", "surrogatepass"))
+        return base64.urlsafe_b64encode(hasher.digest()).decode()
+
+    def _key(self, kind: str, digest: str) -> str:
+        return f"{self._prefix}{kind}:{digest}"
+
+    def overrides(self) -> tuple[Command, ...]:
+        """What puts the policy's overrides into the store, where a script found them missing."""
+        fields = [text for item in self._overrides.items() for text in item]
+        return (
+            Command(("HSET", self._overrides_key, *fields)),
+            Command(("EXPIRE", self._overrides_key, str(30 * 86_400))),
+        )
+
+    # Decisions -------------------------------------------------------------------------------------------------------
+
+    def decide(self, request: Request, *, max_wait: float, waiter: bool, now: float | None) -> Call:
+        """One decision. max_wait: seconds that the caller would hold a slot for; a waiter's answer is remembered."""
+        digest = self.digest(",".join(request.recipients))
+        key = request.idempotency_key
+        remember = waiter or key is not None
+        name = request.decision_id if key is None else f"{digest} {key}"
+        return self._call(
+            scripts.DECIDE,
+            now,
+            (self._key("r", digest), self._key("i", self.digest(name) if remember else "")),
+            (
+                request.kind.value,
+                request.from_number or "",
+                _LINE_TYPES[request.line_type],
+                request.decision_id,
+                "1" if remember else "0",
+                str(micros(max_wait)),
+                "1" if len(request.recipients) == 1 else "0",
+                *request.exclude,
+            ),
+        )
+
+    def decision(self, reply: bytes | str, request: Request) -> Decision:
+        """The answer of `decide`, under the policy's mode."""
+        allowed, line, reason, wait, status, health, starts, previous, decision_id, tat, cost, at, _ = _fields(reply)
+        granted = allowed == "1"
+        named = line or request.from_number
+        may_send = granted or (self.policy.mode == "observe" and named is not None)
+        seconds = int(wait) / 1_000_000 if wait else None
+        receipt = ""
+        if granted:
+            receipt = "|".join((line, at, starts, tat, cost, self.digest(",".join(request.recipients)), decision_id))
+        return Decision(
+            allowed=may_send,
+            reason=_REASONS[reason],
+            from_number=named if may_send else None,
+            retry_after=None if granted else seconds,
+            status=_STATUSES.get(status),
+            health=_HEALTHS.get(health),
+            new_conversation=starts == "1",
+            previous_from_number=previous or None,
+            decision_id=decision_id,
+            receipt=receipt,
+            wait=seconds or 0.0 if granted else 0.0,
+        )
+
+    def settle(
+        self, decision: Decision, *, unsent: bool, opted_out: bool, closed_for: float | None, now: float | None
+    ) -> Call | None:
+        """What became of an allowed decision; None where the decision took nothing."""
+        try:
+            line, at, starts, tat, cost, digest, decision_id = decision.receipt.split("|")
+        except ValueError:
+            return None
+        closed = "" if closed_for is None else str(micros(closed_for))
+        return self._call(
+            scripts.SETTLE,
+            now,
+            (self._key("r", digest), self._key("s", decision_id)),
+            (line, at, starts, tat, cost, "1" if unsent else "0", "1" if opted_out else "0", closed),
+        )
+
+    # Observations ----------------------------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        updates: Iterable[LineUpdate],
+        *,
+        event_id: str | None = None,
+        now: float | None,
+    ) -> Call:
+        """What was learnt of lines, by a webhook (once for its event id) or a poll."""
+        rows = [
+            arg
+            for update in updates
+            for arg in (
+                update.number,
+                str(micros(update.at)),
+                update.status or "",
+                update.health or "",
+                update.line_type or "",
+                "" if update.assigned is None else "1" if update.assigned else "0",
+                "",
+                "",
+            )
+        ]
+        return self._observe(rows, now, event_id=event_id)
+
+    def observe_one(
+        self,
+        number: str,
+        *,
+        observed_at: float | None,
+        status: str = "",
+        health: str = "",
+        now: float | None,
+    ) -> Call:
+        """What somebody says of one line; observed_at None for now."""
+        at = "" if observed_at is None else str(micros(observed_at))
+        return self._observe([number, at, status, health, "", "", "", ""], now)
+
+    def pause(self, number: str, until: float | None, now: float | None) -> Call:
+        """Pause a line that must be known; until None for good."""
+        end = str(NEVER if until is None else min(micros(until), NEVER))
+        return self._observe([number, "", "", "", "", "", end, ""], now, must_know=True)
+
+    def resume(self, number: str, now: float | None) -> Call:
+        """End a line's pause and its cooling down."""
+        return self._observe([number, "", "", "", "", "", "0", ""], now, must_know=True)
+
+    def cool_down(self, number: str, now: float | None) -> Call:
+        """Rest a line for the policy's `cool_down` from now."""
+        return self._observe([number, "", "", "", "", "", "", "-"], now)
+
+    def release(self, numbers: Iterable[str], at: float | None, now: float | None) -> Call:
+        """Lines that are no longer the account's, as known at a time (None for now)."""
+        when = "" if at is None else str(micros(at))
+        return self._observe([arg for number in numbers for arg in (number, when, "", "", "", "0", "", "")], now)
+
+    def failed(self, news: MessageFailed, event_id: str, now: float | None) -> Call:
+        """A failed message: its chat's line cools down."""
+        row = ["@chat", str(micros(news.at)), "", "", "", "", "", "-"]
+        return self._observe(row, now, event_id=event_id, chat_id=news.chat_id)
+
+    def _observe(
+        self,
+        rows: Sequence[str],
+        now: float | None,
+        *,
+        event_id: str | None = None,
+        chat_id: str | None = None,
+        must_know: bool = False,
+    ) -> Call:
+        keys = (self._event_key(event_id), self._chat_key(chat_id))
+        flags = ("0" if event_id is None else "1", "1" if must_know else "0")
+        return self._call(scripts.OBSERVE, now, keys, (*flags, *rows))
+
+    def message(self, news: MessageSeen, event_id: str, now: float | None) -> Call:
+        """A message that passed over a line."""
+        sender = self._sender(news)
+        return self._call(
+            scripts.MESSAGE,
+            now,
+            (self._event_key(event_id), self._key("r", sender), self._chat_key(news.chat_id)),
+            (
+                "1",
+                news.line,
+                str(micros(news.at)),
+                "1" if news.inbound else "0",
+                news.consent.value if isinstance(news.consent, Consent) else "",
+                "1" if news.history else "0",
+                sender,
+                "0" if news.chat_id is None else "1",
+                "1" if news.is_group else "0",
+            ),
+        )
+
+    def _sender(self, news: MessageSeen) -> str:
+        if not news.inbound or news.sender is None:
+            return ""
+        try:
+            return self.digest(",".join(check_recipients(news.sender)))
+        except ValueError:
+            return ""
+
+    def _event_key(self, event_id: str | None) -> str:
+        return self._key("e", "" if event_id is None else self.digest(event_id))
+
+    def _chat_key(self, chat_id: str | None) -> str:
+        return self._key("c", "" if chat_id is None else self.digest(chat_id))
+
+    def changes(self, reply: Sequence[bytes | str], source: str) -> tuple[Change, ...]:
+        """What an observation changed."""
+        return tuple(
+            Change(number, field, old or None, new or None, int(at) / 1_000_000, source)
+            for number, field, old, new, at in map(_fields, reply)
+        )
+
+    # The pool --------------------------------------------------------------------------------------------------------
+
+    def lines(self, numbers: Iterable[str], now: float | None) -> Call:
+        """How lines stand; all of them if none is named."""
+        return self._call(scripts.LINES, now, (), tuple(numbers))
+
+    def sweep(self, numbers: Iterable[str], at: float, now: float | None) -> Call:
+        """Which lines a poll no longer lists. at: when its request was sent, Unix seconds."""
+        return self._call(scripts.SWEEP, now, (), (str(micros(at)), *numbers))
+
+    def lease(self, token: str, *, ttl: float, interval: float, give_back: bool, now: float | None) -> Call:
+        """Take or give back the lease on polling. ttl, interval: seconds."""
+        args = (token, str(max(1, round(ttl * 1000))), str(micros(interval)), "1" if give_back else "0")
+        return self._call(scripts.LEASE, now, (f"{self._prefix}poll",), args)
+
+
+def _fields(reply: bytes | str) -> list[str]:
+    text = reply.decode() if isinstance(reply, bytes) else reply
+    return text.split("|")
+
+
+def texts(reply: Iterable[bytes | str]) -> list[str]:
+    """A list of replies as text, whether or not the client decodes them."""
+    return [item.decode() if isinstance(item, bytes) else item for item in reply]
+
+
+def server_time(reply: Sequence[bytes | str | int]) -> float:
+    """The reply of TIME in Unix seconds."""
+    return int(reply[0]) + int(reply[1]) / 1_000_000
+
+
+def _seconds(text: str) -> float | None:
+    if not text or text == "-1":
+        return None
+    return math.inf if int(text) >= NEVER else int(text) / 1_000_000
+
+
+def line_of(reply: bytes | str) -> Line:
+    """One row of `lines`."""
+    number, status, health, raw_status, raw_health, kind, status_at, health_at, *rest = _fields(reply)
+    paused, cooling, used, ready, volume, starts = rest
+    return Line(
+        number=number,
+        status=LineStatus(status),
+        health=Health(health),
+        raw_status=raw_status or None,
+        raw_health=raw_health or None,
+        line_type=kind or None,
+        status_observed_at=_seconds(status_at),
+        health_observed_at=_seconds(health_at),
+        paused_until=_seconds(paused),
+        cooling_down_until=_seconds(cooling),
+        last_used_at=_seconds(used),
+        next_send_at=_seconds(ready),
+        daily_volume=int(volume),
+        new_conversations=int(starts),
+    )

@@ -1,0 +1,90 @@
+"""One question to the guard: a caller's arguments, checked and in one canonical form."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sendguard.linq.payloads import is_e164
+from sendguard.models import SendKind
+
+MAX_RECIPIENTS = 31
+"""Handles in one `to` (POST /v3/chats)."""
+
+_EMAIL = re.compile(r"[!-+\--?A-~]{1,64}@[!-+\--?A-~]{1,189}")
+
+
+def check_number(name: str, number: object) -> str:
+    """`number` if it is an E.164 phone number; else ValueError naming the argument."""
+    if not isinstance(number, str) or not is_e164(number):
+        raise ValueError(f"{name} must be an E.164 phone number such as +12025550101")
+    return number
+
+
+def check_recipients(to: str | Iterable[str]) -> tuple[str, ...]:
+    """The recipients in one canonical order, e-mails in lower case, each once.
+
+    Raises ValueError naming `to` if there is none, more than 31, or one that is neither E.164 nor an e-mail address.
+    """
+    if isinstance(to, (bytes, bytearray)) or not isinstance(to, Iterable):
+        raise ValueError("to must be a handle or an iterable of handles")
+    handles = (to,) if isinstance(to, str) else to
+    found: set[str] = set()
+    for count, handle in enumerate(handles):
+        if count >= 10 * MAX_RECIPIENTS:
+            raise ValueError(f"to holds more than {MAX_RECIPIENTS} handles")
+        if isinstance(handle, str) and is_e164(handle):
+            found.add(handle)
+        elif isinstance(handle, str) and _EMAIL.fullmatch(handle):
+            found.add(handle.lower())
+        else:
+            raise ValueError("to must hold E.164 phone numbers or e-mail addresses")
+    if not 1 <= len(found) <= MAX_RECIPIENTS:
+        raise ValueError(f"to must hold from 1 to {MAX_RECIPIENTS} handles")
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to the guard, checked."""
+
+    recipients: tuple[str, ...]
+    kind: SendKind
+    from_number: str | None
+    exclude: tuple[str, ...]
+    line_type: str | None
+    idempotency_key: str | None
+    decision_id: str
+
+    @classmethod
+    def of(
+        cls,
+        to: str | Iterable[str],
+        kind: SendKind | str,
+        from_number: str | None,
+        exclude: Iterable[str],
+        line_type: str | None,
+        idempotency_key: str | None,
+    ) -> Request:
+        """Check a caller's arguments. Raises ValueError naming the one that is wrong."""
+        if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
+            raise ValueError("exclude must be an iterable of phone numbers")
+        if line_type not in (None, "iMessage", "RCS"):
+            raise ValueError("line_type must be 'iMessage', 'RCS' or None")
+        if idempotency_key is not None and not (isinstance(idempotency_key, str) and 1 <= len(idempotency_key) <= 255):
+            raise ValueError("idempotency_key must be 1 to 255 characters")
+        try:
+            send_kind = SendKind(kind)
+        except ValueError:
+            raise ValueError("kind must be 'chat' or 'voice_memo'") from None
+        return cls(
+            recipients=check_recipients(to),
+            kind=send_kind,
+            from_number=None if from_number is None else check_number("from_number", from_number),
+            exclude=tuple(check_number("exclude", number) for number in exclude),
+            line_type=line_type,
+            idempotency_key=idempotency_key,
+            decision_id=os.urandom(12).hex(),
+        )

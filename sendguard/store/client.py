@@ -1,0 +1,152 @@
+"""Two thin clients of the store, sync and async, that differ in one `await`."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
+
+from sendguard.errors import SendGuardError, StoreUnavailable
+from sendguard.store.scripts import Call, Command, Reply
+
+SCHEMES = ("memory", "redis", "rediss", "unix")
+_REFUSALS = ("NOOVERRIDES", "UNKNOWNLINE")
+
+
+class ScriptRefused(SendGuardError):
+    """A script answered with an error of its own. code: its first word; detail: the next one."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code, self.detail = code, detail
+        super().__init__(code)
+
+
+def _failure(error: Exception) -> SendGuardError:
+    words = str(error).split()
+    if isinstance(error, ResponseError) and words and words[0] in _REFUSALS:
+        return ScriptRefused(words[0], words[1] if len(words) > 1 else "")
+    # The kind alone: a server's message can hold the arguments of a command.
+    return StoreUnavailable(f"the store failed: {type(error).__name__}")
+
+
+def _evalsha(call: Call) -> tuple[Any, ...]:
+    return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+
+
+def _eval(call: Call) -> tuple[Any, ...]:
+    return ("EVAL", call.script.source, len(call.keys), *call.keys, *call.args)
+
+
+_FAILURES = (RedisError, OSError, EOFError)
+
+_shared_memory: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_shared_memory_lock = threading.Lock()
+
+
+def _memory_server(name: str) -> Any:
+    try:
+        import fakeredis
+    except ImportError:
+        raise ValueError("store 'memory://' needs the extra: pip install 'sendguard[memory]'") from None
+    if not name:
+        return fakeredis.FakeServer()
+    with _shared_memory_lock:
+        server = _shared_memory.get(name)
+        if server is None:
+            server = _shared_memory[name] = fakeredis.FakeServer()
+        return server
+
+
+def _check_url(url: str) -> str:
+    scheme = urlsplit(url).scheme
+    if scheme not in SCHEMES:
+        raise ValueError(f"store must be a URL with one of the schemes {', '.join(SCHEMES)}, or a Redis client")
+    return scheme
+
+
+class Store:
+    """The state of pools in Redis, Valkey or memory.
+
+    store: `memory://` (this guard alone), `memory://NAME` (shared under that name within the process), `redis://`,
+    `rediss://`, `unix://`, or a ready `redis.Redis` with timeouts of its own. timeout: seconds for connecting and for
+    each reply, of a client made from a URL. Safe to share between threads.
+
+    Raises ValueError naming `store` if it is neither.
+    """
+
+    def __init__(self, store: str | redis.Redis, *, timeout: float) -> None:
+        self._owned = isinstance(store, str)
+        if not isinstance(store, str):
+            if not isinstance(store, redis.Redis):
+                raise ValueError(f"store must be a URL or a redis.Redis, not {type(store).__name__}")
+            self._client: Any = store
+        elif _check_url(store) == "memory":
+            import fakeredis
+
+            self._client = fakeredis.FakeRedis(server=_memory_server(urlsplit(store).netloc))
+        else:
+            self._client = redis.Redis.from_url(
+                store, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+            )
+
+    def run(self, call: Call | Command) -> Reply:
+        """Run a script, or a command, and return the server's reply. Raises StoreUnavailable, or ScriptRefused."""
+        try:
+            if isinstance(call, Command):
+                return self._client.execute_command(*call.args)
+            try:
+                return self._client.execute_command(*_evalsha(call))
+            except NoScriptError:
+                return self._client.execute_command(*_eval(call))
+        except _FAILURES as error:
+            raise _failure(error) from None
+
+    def close(self) -> None:
+        """Close the connections of a client made from a URL; a client that was handed in stays open."""
+        if self._owned:
+            self._client.close()
+
+
+class AsyncStore:
+    """As `Store`, for `redis.asyncio`. Not to be shared between event loops."""
+
+    def __init__(self, store: str | redis.asyncio.Redis, *, timeout: float) -> None:
+        self._owned = isinstance(store, str)
+        if not isinstance(store, str):
+            if not isinstance(store, redis.asyncio.Redis):
+                raise ValueError(f"store must be a URL or a redis.asyncio.Redis, not {type(store).__name__}")
+            self._client: Any = store
+        elif _check_url(store) == "memory":
+            import fakeredis
+
+            self._client = fakeredis.FakeAsyncRedis(server=_memory_server(urlsplit(store).netloc))
+        else:
+            from redis.asyncio.retry import Retry as AsyncRetry
+
+            self._client = redis.asyncio.Redis.from_url(
+                store, socket_timeout=timeout, socket_connect_timeout=timeout, retry=AsyncRetry(NoBackoff(), 0)
+            )
+
+    async def run(self, call: Call | Command) -> Reply:
+        """Run a script, or a command, and return the server's reply. Raises StoreUnavailable, or ScriptRefused."""
+        try:
+            if isinstance(call, Command):
+                return await self._client.execute_command(*call.args)
+            try:
+                return await self._client.execute_command(*_evalsha(call))
+            except NoScriptError:
+                return await self._client.execute_command(*_eval(call))
+        except _FAILURES as error:
+            raise _failure(error) from None
+
+    async def close(self) -> None:
+        """Close the connections of a client made from a URL; a client that was handed in stays open."""
+        if self._owned:
+            await self._client.aclose()

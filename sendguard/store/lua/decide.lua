@@ -1,0 +1,186 @@
+-- Decide one send: which line may carry it, or why none may and when to ask again.
+--
+-- KEYS: 16 recipient; 17 remembered answer (used if ARGV 22 is '1').
+-- ARGV: 18 kind; 19 from_number or ''; 20 line type ('' any, '1' iMessage, '2' RCS); 21 decision id; 22 remember;
+--   23 how long the caller would wait; 24 '1' if `to` is one recipient; 25... lines not to start a conversation on.
+-- Reply: allowed|line|reason|wait|status|health|new conversation|previous line|decision id|tat|cost|at|now. On a denial,
+--   wait is '' where waiting cannot help. An allowed decision with a wait is a slot that the caller holds: it asks again
+--   then, with the same remembered answer, and learns whether the line may still be sent on.
+-- Cost: 7 to 10 commands whatever the number of lines; one HGET more for each line excluded.
+
+local kind, from, class = ARGV[18], ARGV[19], tonumber(ARGV[20])
+local remember, patience = ARGV[22] == '1', tonumber(ARGV[23])
+local DAY = 86400000000
+
+local function reply(allowed, line, reason, wait, starts, previous, id, tat, cost, at)
+  return table.concat({
+    allowed and '1' or '0', line and line.number or '', reason, wait and wait < NEVER and int(wait) or '',
+    line and status_name(line) or '', line and health_name(line) or '', starts and '1' or '0', previous or '', id,
+    int(tat or 0), int(cost or 0), int(at or 0), int(now),
+  }, '|')
+end
+
+local function deny(line, reason, at) return reply(false, line, reason, at and at < NEVER and at - now, false, '', ARGV[21]) end
+
+-- A line that may be sent on as far as its standing goes, its pace left aside.
+local function stands(line)
+  return line and line.assigned and not is_flagged(line) and line.paused <= now and line.cooling <= now
+end
+
+local function pair_free_at(recipient, line)
+  return window_free_at(recipient.windows[line.number] or '', limit_of(line, 11), limit_of(line, 12))
+end
+
+-- `ready_at` with what only this recipient waits for.
+local function ready_for(recipient, line, starts)
+  local at, why = ready_at(line, starts)
+  local free = pair_free_at(recipient, line)
+  if free > at then at, why = free, 'pair' end
+  return at, why
+end
+
+local function remembered(number, reason, starts, previous, id, tat, cost, at, taken)
+  call('SET', KEYS[17], table.concat({ number, reason, starts and '1' or '0', previous, id, int(tat), int(cost), int(at),
+    int(taken), at > now and '0' or '1', '' }, '|'), 'PX', int(max(1, floor((taken + DAY - now) / 1000))))
+end
+
+-- The same answer for the same send (law 8). One whose slot has not come yet is void when the health of its line changed
+-- since, as another pace holds now; one that was given is given again as long as its line stands.
+local function replay(recipient)
+  local raw = call('GET', KEYS[17])
+  if not raw then return nil end
+  local number, reason, starts, previous, id, tat, cost, at, taken, given = match(raw, '^' .. string.rep(FIELD, 10))
+  tat, cost, at, taken, starts = tonumber(tat), tonumber(cost), tonumber(at), tonumber(taken), starts == '1'
+  if now - taken >= DAY then return nil end
+  local line = read_line(number)
+  if stands(line) and (given == '1' or line.changed <= taken) then
+    if at > now then
+      if at - now > patience then return deny(line, 'throttled', at) end
+      return reply(true, line, reason, at - now, starts, previous, id, tat, cost, at)
+    end
+    if given ~= '1' then
+      remembered(number, reason, starts, previous, id, tat, cost, at, taken)
+    end
+    return reply(true, line, reason, 0, starts, previous, id, tat, cost, at)
+  end
+  if given ~= '1' and line then
+    unspend(line, at, starts, tat, cost)
+    save(line)
+    if recipient.windows[number] then recipient.windows[number] = window_remove(recipient.windows[number], at) end
+    write_recipient(KEYS[16], recipient)
+    call('DEL', KEYS[17])
+  end
+  return nil
+end
+
+local excluded, excluded_count = {}, 0
+for i = 25, #ARGV do
+  excluded[ARGV[i]] = true
+  excluded_count = excluded_count + 1
+end
+
+-- The first lines of one tier, by score, over the line types asked for.
+local function heads(tier, count)
+  local found, filled = {}, 0
+  for c = class or 1, class or 3 do
+    local members = call('ZRANGE', KEYS[1 + 3 * (tier - 1) + c], '0', int(count - 1), 'WITHSCORES')
+    if #members > 0 then filled = filled + 1 end
+    for i = 1, #members, 2 do
+      if not excluded[members[i]] then found[#found + 1] = { members[i], tonumber(members[i + 1]) } end
+    end
+  end
+  if filled > 1 then table.sort(found, function(a, b) return a[2] < b[2] end) end
+  return found
+end
+
+-- The line that may start a conversation soonest, healthiest first: line, when, what it waits for. The index tells where
+-- to look; the record decides, so that an index written under another policy costs a look and never a wrong answer.
+local function choose(recipient)
+  local best, best_at, best_why = nil, NEVER, nil
+  for i = 1, #ARGV[13] do
+    for _, head in ipairs(heads(tonumber(sub(ARGV[13], i, i)), excluded_count + 4)) do
+      if best and head[2] >= best_at then break end
+      local line = read_line(head[1])
+      local at, why = ready_for(recipient, line, true)
+      if not why then return line, at end
+      if not best or at < best_at then best, best_at, best_why = line, at, why end
+      if why ~= 'pair' and at > head[2] then save(line) end
+    end
+  end
+  if best and best_at < NEVER then return best, best_at, best_why end
+  for c = class or 1, class or 3 do
+    for _, number in ipairs(call('ZRANGE', KEYS[10 + c], '0', int(excluded_count))) do
+      if not excluded[number] then
+        local line = read_line(number)
+        if not best or is_flagged(line) then best, best_why = line, is_flagged(line) and 'flagged' or 'paused' end
+        break
+      end
+    end
+  end
+  if best then return best, NEVER, best_why end
+  for tier = 1, 3 do
+    local head = heads(tier, excluded_count + 1)[1]
+    if head then return read_line(head[1]), NEVER, 'new_conversations' end
+  end
+  return nil, NEVER, 'no_lines'
+end
+
+local function may_start(line) return string.find(ARGV[13], tostring(tier_of(line)), 1, true) end
+
+-- Whether a conversation may stay on its line.
+local function holds(home)
+  local line = home and read_line(home)
+  return line and line.assigned and not is_flagged(line)
+end
+
+local function decide()
+  local recipient = read_recipient(KEYS[16])
+  local home = recipient.lines[1]
+  if ARGV[24] == '1' and recipient.consent < 0 then
+    return deny(read_line(from ~= '' and from or home or '') or choose(recipient), 'opted_out')
+  end
+  if remember then
+    local answer = replay(recipient)
+    if answer then return answer end
+  end
+  local line, at, why, previous
+  local reason, starts = 'sticky', false
+  if from ~= '' then
+    line, reason = read_line(from), 'requested'
+    if not line or not line.assigned then return deny(nil, 'unknown_line') end
+    starts = not recipient.windows[from]
+    at, why = ready_for(recipient, line, starts)
+    if starts and at < NEVER and not may_start(line) then at, why = NEVER, 'new_conversations' end
+  elseif home then
+    line = read_line(home)
+    local gone = not line or not line.assigned
+    if kind == 'chat' and (gone or is_flagged(line) and ARGV[14] == 'failover') then
+      local old = line
+      previous, reason, starts = home, 'failover', true
+      line, at, why = choose(recipient)
+      if at >= NEVER and not gone then return deny(old, 'flagged') end
+    elseif gone then
+      return deny(nil, 'unknown_line')
+    else
+      at, why = ready_for(recipient, line, false)
+    end
+  else
+    reason, starts = 'new_conversation', true
+    line, at, why = choose(recipient)
+  end
+  if why and (at >= NEVER or at - now > patience) then return deny(line, why, at) end
+
+  at = max(at, now)
+  local cost = spend(line, at, starts)
+  save(line)
+  add_conversation(recipient, line.number, from == '' or not holds(home))
+  recipient.windows[line.number] =
+    window_add(recipient.windows[line.number], limit_of(line, 11), limit_of(line, 12), at, 1)
+  write_recipient(KEYS[16], recipient)
+  if remember then
+    remembered(line.number, reason, starts, previous or '', ARGV[21], line.tat, cost, at, now)
+  end
+  return reply(true, line, reason, at - now, starts, previous, ARGV[21], line.tat, cost, at)
+end
+
+return decide()

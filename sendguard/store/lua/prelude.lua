@@ -1,0 +1,302 @@
+-- What every script shares: the clock, the codecs of the records, rolling windows, token buckets, and the index of lines.
+-- It is put in front of each script. Times are microseconds since the epoch, as whole numbers.
+--
+-- KEYS (all scripts): 1 lines (hash: number -> record); 2-13 the index: four sorted sets for each of three line types
+--   (HEALTHY, AT_RISK, CRITICAL: score = when the line may next start a conversation, or was last used if it may now;
+--   OUT: FLAGGED and paused lines, score = gravity); 14 overrides (hash); 15 meta (hash). A script's own keys follow.
+-- ARGV (all scripts): 1-6 interval and tolerance of the buckets HEALTHY, AT_RISK, CRITICAL (interval 0: unpaced);
+--   7-12 limit and window of daily_volume, new_conversations, pair; 13 tiers that may start conversations, best first;
+--   14 on_flagged; 15 '1' if the policy has overrides; 16 cool_down; 17 now ('' for the server's clock).
+--   A script's own arguments follow.
+
+local NEVER = 9007199254740991
+local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
+local byte, char, sub, match, format = string.byte, string.char, string.sub, string.match, string.format
+local call = redis.call
+
+-- Lua's own tostring would round a time to 14 digits.
+local function int(x) return format('%.0f', x) end
+
+if ARGV[15] == '1' and call('EXISTS', KEYS[14]) == 0 then
+  do return redis.error_reply('NOOVERRIDES the overrides of this policy are not in the store') end
+end
+
+local now
+if ARGV[17] ~= '' then
+  now = tonumber(ARGV[17])
+else
+  local time = call('TIME')
+  now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+-- Rolling windows ------------------------------------------------------------------------------------------------
+-- A window is a string: start of the newest entry (6 bytes, ms), total (4 bytes), then entries, oldest first, each its
+-- latest event (6 bytes, ms, rounded up) and its count (3 bytes). An entry leaves `per` after its latest event, so
+-- counting together errs to the safe side. '' is empty.
+
+local HEAD, ENTRY = 10, 9
+
+local function pack6(ms)
+  local hi = floor(ms / 16777216)
+  local lo = ms - hi * 16777216
+  return char(floor(hi / 65536), floor(hi / 256) % 256, hi % 256, floor(lo / 65536), floor(lo / 256) % 256, lo % 256)
+end
+
+local function pack_count(n) return char(floor(n / 65536), floor(n / 256) % 256, n % 256) end
+
+local function pack_total(n) return char(floor(n / 16777216)) .. pack_count(n % 16777216) end
+
+local function time_at(w, i)
+  local a, b, c, d, e, f = byte(w, i, i + 5)
+  return ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f
+end
+
+local function count_at(w, i)
+  local a, b, c = byte(w, i + 6, i + 8)
+  return (a * 256 + b) * 256 + c
+end
+
+local function total_of(w)
+  if w == '' then return 0 end
+  local a, b, c, d = byte(w, 7, 10)
+  return ((a * 256 + b) * 256 + c) * 256 + d
+end
+
+local function window_trim(w, per)
+  local i, total = HEAD + 1, nil
+  while i <= #w and time_at(w, i) * 1000 + per <= now do
+    total = (total or total_of(w)) - count_at(w, i)
+    i = i + ENTRY
+  end
+  if i == HEAD + 1 then return w end
+  if i > #w then return '' end
+  return sub(w, 1, 6) .. pack_total(total) .. sub(w, i)
+end
+
+-- When the window next has room for one more: 0 or a past time if it has room now.
+local function window_free_at(w, limit, per)
+  local total = total_of(w)
+  if total < limit then return 0 end
+  local i = HEAD + 1
+  while limit > 0 and i <= #w do
+    total = total - count_at(w, i)
+    if total < limit then return time_at(w, i) * 1000 + per end
+    i = i + ENTRY
+  end
+  return NEVER
+end
+
+-- Count n events at a time. One that is older than the newest entry counts with that, which keeps the entries in order.
+local function window_add(w, limit, per, at, n)
+  w = window_trim(w, per)
+  local ms = ceil(at / 1000)
+  if w == '' then return pack6(ms) .. pack_total(n) .. pack6(ms) .. pack_count(n) end
+  local last = #w - ENTRY + 1
+  local first = time_at(w, 1)
+  ms = max(ms, time_at(w, last))
+  local grain = limit > 64 and floor(per / 64000) or 0
+  local total = pack_total(total_of(w) + n)
+  if ms - first <= grain then
+    return sub(w, 1, 6) .. total .. sub(w, HEAD + 1, last - 1) .. pack6(ms) .. pack_count(count_at(w, last) + n)
+  end
+  return pack6(ms) .. total .. sub(w, HEAD + 1) .. pack6(ms) .. pack_count(n)
+end
+
+-- Take back one event that was counted at a time.
+local function window_remove(w, at)
+  local ms, i = ceil(at / 1000), HEAD + 1
+  while i <= #w and time_at(w, i) < ms do i = i + ENTRY end
+  if i > #w then return w end
+  local n, rest = count_at(w, i) - 1, sub(w, i + ENTRY)
+  if n == 0 and rest == '' and i == HEAD + 1 then return '' end
+  local first = sub(w, 1, 6)
+  if n == 0 and rest == '' then first = sub(w, i - ENTRY, i - ENTRY + 5) end
+  local entry = n > 0 and (sub(w, i, i + 5) .. pack_count(n)) or ''
+  return first .. pack_total(total_of(w) - 1) .. sub(w, HEAD + 1, i - 1) .. entry .. rest
+end
+
+-- Lines ----------------------------------------------------------------------------------------------------------
+-- A record: text fields behind '|', then the two windows. status and health are as the API spelt them, '' if it never
+-- said. paused: until when (NEVER: until resumed). tat: the theoretical arrival time of the token bucket. changed: when
+-- the health last changed. place: the index set that holds the line, 0 for none.
+
+local FIELD = '([^|]*)|'
+local LINE = '^' .. string.rep(FIELD, 15) .. '(.*)$'
+
+local function read_line(number)
+  local raw = call('HGET', KEYS[1], number)
+  if not raw then return nil end
+  local status, status_at, health, health_at, assigned, assigned_at, kind, kind_at, paused, cooling, used, tat, changed,
+    place, split, windows = match(raw, LINE)
+  split = tonumber(split)
+  return {
+    number = number, status = status, status_at = tonumber(status_at), health = health, health_at = tonumber(health_at),
+    assigned = assigned == '1', assigned_at = tonumber(assigned_at), kind = kind, kind_at = tonumber(kind_at),
+    paused = tonumber(paused), cooling = tonumber(cooling), used = tonumber(used), tat = tonumber(tat),
+    changed = tonumber(changed), place = tonumber(place),
+    volume = sub(windows, 1, split), starts = sub(windows, split + 1),
+  }
+end
+
+local function write_line(line)
+  call('HSET', KEYS[1], line.number, table.concat({
+    line.status, int(line.status_at), line.health, int(line.health_at), line.assigned and '1' or '0',
+    int(line.assigned_at), line.kind, int(line.kind_at), int(line.paused), int(line.cooling), int(line.used),
+    int(line.tat), int(line.changed), line.place, #line.volume, line.volume .. line.starts,
+  }, '|'))
+end
+
+local function is_flagged(line) return line.status ~= '' and line.status ~= 'ACTIVE' end
+
+-- 1 HEALTHY, 2 AT_RISK, 3 CRITICAL. A health not told is that of a line not yet scored; an unknown one counts as AT_RISK.
+local function tier_of(line)
+  if line.health == '' or line.health == 'HEALTHY' then return 1 end
+  return line.health == 'CRITICAL' and 3 or 2
+end
+
+local function status_name(line) return is_flagged(line) and 'FLAGGED' or 'ACTIVE' end
+
+local function health_name(line)
+  local tier = tier_of(line)
+  return tier == 1 and 'HEALTHY' or tier == 2 and 'AT_RISK' or 'CRITICAL'
+end
+
+-- The value of the policy's argument i (1-12) for a line.
+local function limit_of(line, i)
+  if ARGV[15] == '1' then
+    if line.own == nil then
+      local text = call('HGET', KEYS[14], line.number)
+      line.own = text and { match(text, '^' .. string.rep(FIELD, 12)) } or false
+    end
+    if line.own and line.own[i] ~= '' then return tonumber(line.own[i]) end
+  end
+  return tonumber(ARGV[i])
+end
+
+local function bucket_of(line)
+  local i = 2 * tier_of(line)
+  return limit_of(line, i - 1), limit_of(line, i)
+end
+
+-- When a line may next send, and what it waits for; a time not after now and nil if it may send now. The time at which
+-- everything has cleared decides; where nothing clears by waiting, the gravest comes first.
+local function ready_at(line, starts)
+  if not line.assigned then return NEVER, 'unknown_line' end
+  if is_flagged(line) then return NEVER, 'flagged' end
+  local at, why = now, nil
+  if line.paused > at then at, why = line.paused, 'paused' end
+  if line.cooling > at then at, why = line.cooling, 'cooling_down' end
+  local interval, tolerance = bucket_of(line)
+  if interval >= NEVER then
+    if at < NEVER then at, why = NEVER, 'throttled' end
+  elseif interval > 0 and line.tat - tolerance > at then
+    at, why = line.tat - tolerance, 'throttled'
+  end
+  local free = window_free_at(line.volume, limit_of(line, 7), limit_of(line, 8))
+  if free > at then at, why = free, 'daily_volume' end
+  if starts then
+    free = window_free_at(line.starts, limit_of(line, 9), limit_of(line, 10))
+    if free > at then at, why = free, 'new_conversations' end
+  end
+  return at, why
+end
+
+-- Put a line where `choose` finds it, and write its record. The only place that writes either.
+local function save(line)
+  local place, score = 0, 0
+  if line.assigned then
+    local class = (line.kind == '' or line.kind == 'iMessage') and 1 or line.kind == 'RCS' and 2 or 3
+    if is_flagged(line) then
+      place, score = 9 + class, 1
+    elseif line.paused >= NEVER then
+      place, score = 9 + class, 2
+    else
+      local at, why = ready_at(line, true)
+      place, score = 3 * (tier_of(line) - 1) + class, why and max(at, line.used) or line.used
+    end
+  end
+  if line.place ~= place then
+    if line.place > 0 then call('ZREM', KEYS[1 + line.place], line.number) end
+    line.place = place
+  end
+  if place > 0 then call('ZADD', KEYS[1 + place], int(score), line.number) end
+  write_line(line)
+end
+
+-- Take what one send at a time costs the line; the cost in the bucket is returned, 0 where the line is unpaced. `used`
+-- only grows, so that equal clocks still take turns.
+local function spend(line, at, starts)
+  local cost = bucket_of(line)
+  if cost > 0 then line.tat = max(line.tat, at) + cost end
+  line.used = max(now, line.used + 1)
+  line.volume = window_add(line.volume, limit_of(line, 7), limit_of(line, 8), at, 1)
+  if starts then line.starts = window_add(line.starts, limit_of(line, 9), limit_of(line, 10), at, 1) end
+  return cost
+end
+
+-- Give back what one send took. A token comes back only if it was the last that the bucket gave: after another, the
+-- times at which that one was admitted stand on it.
+local function unspend(line, at, starts, tat, cost)
+  if tat == line.tat then line.tat = line.tat - cost end
+  line.volume = window_remove(line.volume, at)
+  if starts then line.starts = window_remove(line.starts, at) end
+end
+
+-- Recipients -----------------------------------------------------------------------------------------------------
+-- A record: consent, then for each line that a conversation lives on, the current one first, its number and the window
+-- of the pair. consent: 0 nothing heard; positive, when they last wrote; negative, when they opted out.
+
+local MAX_CONVERSATIONS = 8
+
+local function read_recipient(key)
+  local raw = call('GET', key)
+  local recipient = { consent = 0, lines = {}, windows = {} }
+  if not raw then return recipient end
+  local consent, at = match(raw, '^([^|]*)|()')
+  recipient.consent = tonumber(consent) or 0
+  while at <= #raw do
+    local number, length, from = match(raw, '^([^:]*):(%d+):()', at)
+    length = tonumber(length)
+    recipient.lines[#recipient.lines + 1] = number
+    recipient.windows[number] = sub(raw, from, from + length - 1)
+    at = from + length
+  end
+  return recipient
+end
+
+local function write_recipient(key, recipient)
+  local parts = { recipient.consent == 0 and '' or int(recipient.consent), '|' }
+  for i = 1, min(#recipient.lines, MAX_CONVERSATIONS) do
+    local window = recipient.windows[recipient.lines[i]]
+    parts[#parts + 1] = recipient.lines[i] .. ':' .. #window .. ':' .. window
+  end
+  call('SET', key, table.concat(parts))
+end
+
+-- Note that a conversation lives on a line; `current` makes it the one that later sends go to.
+local function add_conversation(recipient, number, current)
+  local lines = recipient.lines
+  if not recipient.windows[number] then
+    recipient.windows[number] = ''
+    table.insert(lines, min(#lines + 1, 2), number)
+  end
+  if current and lines[1] ~= number then
+    for i = 2, #lines do
+      if lines[i] == number then table.remove(lines, i) break end
+    end
+    table.insert(lines, 1, number)
+  end
+end
+
+-- Webhooks -------------------------------------------------------------------------------------------------------
+
+-- True the first time that an event is seen within two hours; the API retries for half an hour.
+local function first_time(key) return call('SET', key, '1', 'NX', 'EX', '7200') and true or false end
+
+-- An observation may not be dated ahead of our clock by more than the tolerance of a signature: it would outlast news.
+local function observed(text) return text == '' and now or min(tonumber(text), now + 300000000) end
+
+local changes = {}
+local function changed(line, field, old, new, at)
+  changes[#changes + 1] = table.concat({ line.number, field, old, new, int(at) }, '|')
+end

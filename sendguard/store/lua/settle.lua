@@ -1,0 +1,28 @@
+-- Settle what became of a send: give back what it took, or learn of its recipient.
+--
+-- KEYS: 16 recipient; 17 settled (once for each decision).
+-- ARGV: 18 line; 19 at; 20 new conversation; 21 tat; 22 cost; 23 '1' to give back; 24 '1' if the recipient has opted
+--   out; 25 how long the pair is closed, '' if it is not.
+-- Reply: 1 if it was applied, 0 if this decision was settled before.
+-- Cost: 4 to 7 commands.
+
+if not call('SET', KEYS[17], '1', 'NX', 'EX', '86400') then return 0 end
+local line, at = read_line(ARGV[18]), tonumber(ARGV[19])
+local recipient = read_recipient(KEYS[16])
+local window = recipient.windows[ARGV[18]]
+
+if ARGV[23] == '1' and line then
+  unspend(line, at, ARGV[20] == '1', tonumber(ARGV[21]), tonumber(ARGV[22]))
+  save(line)
+  if window then window = window_remove(window, at) end
+end
+if ARGV[24] == '1' and recipient.consent >= 0 then recipient.consent = -now end
+if ARGV[25] ~= '' and line and window then
+  local limit, per = limit_of(line, 11), limit_of(line, 12)
+  if limit < NEVER then
+    window = window_add(window, limit, per, now + tonumber(ARGV[25]) - per, limit)
+  end
+end
+if window then recipient.windows[ARGV[18]] = window end
+write_recipient(KEYS[16], recipient)
+return 1

@@ -1,0 +1,50 @@
+"""The Lua scripts: package resources, each with the prelude in front of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script as the store runs it. sha: the digest that EVALSHA takes."""
+
+    name: str
+    source: str
+    sha: str
+
+
+def _load(name: str) -> Script:
+    folder = files("sendguard.store") / "lua"
+    source = (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
+    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
+
+
+DECIDE = _load("decide")
+OBSERVE = _load("observe")
+MESSAGE = _load("message")
+SETTLE = _load("settle")
+LINES = _load("lines")
+SWEEP = _load("sweep")
+LEASE = _load("lease")
+
+
+class Call(NamedTuple):
+    """One run of a script: what the store is sent."""
+
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[str, ...]
+
+
+class Command(NamedTuple):
+    """A plain command of the store, for the few things that need no script."""
+
+    args: tuple[str, ...]
+
+
+Reply = Any
+"""What the store answers: text, a whole number, or a list of them."""
