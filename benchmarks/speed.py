@@ -1,0 +1,148 @@
+"""How long a decision takes, beside a bare PING on the same kind of connection."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from benchmarks.servers import info
+from benchmarks.setup import TIMEOUT, add_lines, every_rule, recipient
+from sendguard import SendGuard
+from sendguard.store import Store
+
+LINES = (10, 1_000, 10_000)
+STICKY_RECIPIENTS = 500
+PING = "PING"
+_fresh_recipients = itertools.count(100_000_000)
+_keys = itertools.count()
+
+
+class CountingConnection(redis.Connection):
+    """A connection that counts what it sends."""
+
+    sent = 0
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> Any:
+        """As the client's own."""
+        CountingConnection.sent += 1
+        return super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+
+
+@dataclass
+class Series:
+    """One thing that is called again and again.
+
+    server: its name. what: PING, or the kind of decision. nanos: of each timed call; untimed: how many were not.
+    calls, server_micros: EVALSHA by the server's own count. sent: commands that the client put on the wire for each
+    decision, counted in a pass of its own.
+    """
+
+    server: str
+    what: str
+    lines: int
+    call: Callable[[], object]
+    client: redis.Redis
+    nanos: list[int] = field(default_factory=list)
+    calls: int = 0
+    server_micros: float = 0.0
+    sent: float = 0.0
+    untimed: int = 0
+
+    def quantile(self, q: int) -> float:
+        """Percentile q, in microseconds."""
+        return statistics.quantiles(self.nanos, n=100, method="inclusive")[q - 1] / 1000
+
+    def evalsha(self) -> tuple[int, float]:
+        """Calls of EVALSHA so far, and the microseconds that the server spent on them."""
+        stats = info(self.client, "commandstats").get("cmdstat_evalsha", {"calls": 0, "usec": 0})
+        return int(stats["calls"]), float(stats["usec"])
+
+    def run(self, count: int) -> None:
+        """Call it `count` times, each timed."""
+        call, nanos, clock = self.call, self.nanos, time.perf_counter_ns
+        calls, micros = self.evalsha()
+        call()  # the first after another series is not timed
+        self.untimed += 1
+        for _ in range(count):
+            start = clock()
+            call()
+            nanos.append(clock() - start)
+        calls_after, micros_after = self.evalsha()
+        self.calls += calls_after - calls
+        self.server_micros += micros_after - micros
+
+
+def _decisions(guard: SendGuard) -> Iterator[tuple[str, Callable[[], object]]]:
+    """The kinds of decision, each as a call without arguments."""
+    choose = guard.choose_from_number
+    for keyed in (False, True):
+        mark = ", idempotency key" if keyed else ""
+        known = itertools.cycle([recipient(i + STICKY_RECIPIENTS * keyed) for i in range(STICKY_RECIPIENTS)])
+        fresh = map(recipient, _fresh_recipients)
+        for what, people in (("sticky", known), ("new conversation", fresh)):
+
+            def plain(people: Iterator[str] = people) -> object:
+                return choose(next(people))
+
+            def with_key(people: Iterator[str] = people) -> object:
+                return choose(next(people), idempotency_key=f"order-{next(_keys)}")
+
+            yield what + mark, with_key if keyed else plain
+
+
+@contextmanager
+def _all_series(urls: dict[str, str]) -> Iterator[list[Series]]:
+    with ExitStack() as stack:
+        found = []
+        for server, url in urls.items():
+            admin = stack.enter_context(redis.Redis.from_url(url))
+            pings = Store(url, timeout=TIMEOUT)
+            stack.callback(pings.close)
+            found.append(Series(server, PING, 0, pings._client.ping, admin))
+            for count in LINES:
+                guard = SendGuard(url, pool=f"lines-{count}", policy=every_rule(), timeout=TIMEOUT)
+                stack.enter_context(guard)
+                add_lines(guard, count)
+                found += [Series(server, what, count, call, admin) for what, call in _decisions(guard)]
+        yield found
+
+
+def _count_sent(urls: dict[str, str], series: list[Series], count: int) -> None:
+    """How many commands a decision puts on the wire, over a connection that counts them."""
+    for server, url in urls.items():
+        pool = redis.ConnectionPool.from_url(url, connection_class=CountingConnection)
+        with redis.Redis.from_pool(pool) as client:
+            for lines in LINES:
+                guard = SendGuard(client, pool=f"lines-{lines}", policy=every_rule())
+                for what, call in _decisions(guard):
+                    call()
+                    before = CountingConnection.sent
+                    for _ in range(count):
+                        call()
+                    sent = (CountingConnection.sent - before) / count
+                    next(s for s in series if (s.server, s.what, s.lines) == (server, what, lines)).sent = sent
+
+
+def measure(urls: dict[str, str], *, rounds: int, calls: int) -> list[Series]:
+    """Every series on every server, in rounds: each round runs them all, `calls` times each, in a new order.
+
+    urls: of running servers, by name.
+    """
+    order = random.Random(1)
+    with _all_series(urls) as series:
+        for one in series:  # warm-up: the scripts are loaded, the sticky conversations begun
+            for _ in range(2 * STICKY_RECIPIENTS):
+                one.call()
+        for _ in range(rounds):
+            for one in order.sample(series, len(series)):
+                one.run(calls)
+        _count_sent(urls, series, calls)
+    return series
