@@ -138,7 +138,7 @@ class Protocol:
 
     def decision(self, reply: bytes | str, request: Request) -> Decision:
         """The answer of `decide`, under the policy's mode."""
-        allowed, line, reason, wait, status, health, starts, previous, decision_id, tat, cost, at, _ = _fields(reply)
+        allowed, line, reason, wait, status, health, starts, previous, decision_id, tat, cost, at = _fields(reply)
         granted = allowed == "1"
         named = line or request.from_number
         may_send = granted or (self.policy.mode == "observe" and named is not None)

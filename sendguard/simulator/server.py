@@ -111,6 +111,7 @@ class Simulator:
             access_log=False,
             ws="none",
             timeout_graceful_shutdown=1,
+            timeout_keep_alive=75,
         )
         listening = threading.Event()
         self._server = _Server(config, listening)

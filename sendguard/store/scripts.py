@@ -17,15 +17,16 @@ class Script:
     sha: str
 
 
-def _load(name: str) -> Script:
+def _load(*names: str) -> Script:
+    """The script of the last name, with the prelude and the other names in front of it."""
     folder = files("sendguard.store") / "lua"
-    source = (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
-    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
+    source = "".join((folder / f"{name}.lua").read_text("utf-8") for name in ("prelude", *names))
+    return Script(names[-1], source, hashlib.sha1(source.encode()).hexdigest())
 
 
 DECIDE = _load("decide")
-OBSERVE = _load("observe")
-MESSAGE = _load("message")
+OBSERVE = _load("news", "observe")
+MESSAGE = _load("news", "message")
 SETTLE = _load("settle")
 LINES = _load("lines")
 SWEEP = _load("sweep")

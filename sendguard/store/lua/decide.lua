@@ -3,7 +3,7 @@
 -- KEYS: 16 recipient; 17 remembered answer (used if ARGV 22 is '1').
 -- ARGV: 18 kind; 19 from_number or ''; 20 line type ('' any, '1' iMessage, '2' RCS); 21 decision id; 22 remember;
 --   23 how long the caller would wait; 24 '1' if `to` is one recipient; 25... lines not to start a conversation on.
--- Reply: allowed|line|reason|wait|status|health|new conversation|previous line|decision id|tat|cost|at|now. On a denial,
+-- Reply: allowed|line|reason|wait|status|health|new conversation|previous line|decision id|tat|cost|at. On a denial,
 --   wait is '' where waiting cannot help. An allowed decision with a wait is a slot that the caller holds: it asks again
 --   then, with the same remembered answer, and learns whether the line may still be sent on.
 -- Cost: 7 to 10 commands whatever the number of lines; one HGET more for each line excluded.
@@ -14,17 +14,19 @@ local DAY = 86400000000
 
 local function reply(allowed, line, reason, wait, starts, previous, id, tat, cost, at)
   return table.concat({
-    allowed and '1' or '0', line and line.number or '', reason, wait and wait < NEVER and int(wait) or '',
-    line and status_name(line) or '', line and health_name(line) or '', starts and '1' or '0', previous or '', id,
-    int(tat or 0), int(cost or 0), int(at or 0), int(now),
+    allowed and '1' or '0', line and line.number or '', reason, wait and (wait == 0 and '0' or int(wait)) or '',
+    line and status_name(line) or '', line and HEALTH[line.tier] or '', starts and '1' or '0', previous or '', id,
+    cost and cost > 0 and int(tat) or '0', cost and int(cost) or '0', at and moment(at) or '0',
   }, '|')
 end
 
-local function deny(line, reason, at) return reply(false, line, reason, at and at < NEVER and at - now, false, '', ARGV[21]) end
+local function deny(line, reason, at)
+  return reply(false, line, reason, at and at < NEVER and at - now, false, '', ARGV[21])
+end
 
 -- A line that may be sent on as far as its standing goes, its pace left aside.
 local function stands(line)
-  return line and line.assigned and not is_flagged(line) and line.paused <= now and line.cooling <= now
+  return line and (line.stands or line.assigned and not is_flagged(line) and line.paused <= now and line.cooling <= now)
 end
 
 local function pair_free_at(recipient, line)
@@ -125,12 +127,12 @@ local function choose(recipient)
   return nil, NEVER, 'no_lines'
 end
 
-local function may_start(line) return string.find(ARGV[13], tostring(tier_of(line)), 1, true) end
+local function may_start(line) return string.find(ARGV[13], tostring(line.tier), 1, true) end
 
 -- Whether a conversation may stay on its line.
 local function holds(home)
   local line = home and read_line(home)
-  return line and line.assigned and not is_flagged(line)
+  return line and (line.stands or line.assigned and not is_flagged(line))
 end
 
 local function decide()
@@ -147,14 +149,14 @@ local function decide()
   local reason, starts = 'sticky', false
   if from ~= '' then
     line, reason = read_line(from), 'requested'
-    if not line or not line.assigned then return deny(nil, 'unknown_line') end
+    if not line or not (line.stands or line.assigned) then return deny(nil, 'unknown_line') end
     starts = not recipient.windows[from]
     at, why = ready_for(recipient, line, starts)
     if starts and at < NEVER and not may_start(line) then at, why = NEVER, 'new_conversations' end
   elseif home then
     line = read_line(home)
-    local gone = not line or not line.assigned
-    if kind == 'chat' and (gone or is_flagged(line) and ARGV[14] == 'failover') then
+    local gone = not line or not (line.stands or line.assigned)
+    if kind == 'chat' and (gone or not line.stands and is_flagged(line) and ARGV[14] == 'failover') then
       local old = line
       previous, reason, starts = home, 'failover', true
       line, at, why = choose(recipient)

@@ -13,8 +13,21 @@ local FIELDS = 8
 local function fresh(number)
   return {
     number = number, status = '', status_at = -1, health = '', health_at = -1, assigned = true, assigned_at = -1,
-    kind = '', kind_at = -1, paused = 0, cooling = 0, used = 0, tat = 0, changed = -1, place = 0, volume = '', starts = '',
+    kind = '', kind_at = -1, paused = 0, cooling = 0, used = 0, tat = 0, changed = 0, place = 0, volume = '', starts = '',
+    stands = true, tier = 1, class = 1, own = false, known = false,
   }
+end
+
+-- What `read_line` of the prelude takes apart, and the summary that sends go by.
+local function fold(line)
+  line.stands = line.assigned and not is_flagged(line) and line.paused == 0 and line.cooling == 0
+  line.tier = tier_of(line.health)
+  line.class = (line.kind == '' or line.kind == 'iMessage') and 1 or line.kind == 'RCS' and 2 or 3
+  line.told = table.concat({
+    line.status, int(line.status_at), line.health, int(line.health_at), line.assigned and '1' or '0',
+    int(line.assigned_at), line.kind, int(line.kind_at), int(line.paused), int(line.cooling), int(line.changed),
+  }, '|')
+  return line
 end
 
 local function newer(at, known_at, graver) return at > known_at or (at == known_at and graver) end
@@ -31,13 +44,13 @@ end
 
 -- A change of pace voids the slots that waiters hold: the bucket is at most empty now, not lent ahead.
 local function set_health(line, health, at)
-  local before, tier = line.health, tier_of(line)
+  local before, tier = line.health, line.tier
   local interval, tolerance = bucket_of(line)
-  local graver = tier_of({ health = health }) > tier
+  local graver = tier_of(health) > tier
   if health == '' or not newer(at, line.health_at, graver) then return end
   line.health_at, line.health = at, health
   if health ~= before then changed(line, 'health', before, health, at) end
-  if tier_of(line) ~= tier then
+  if tier_of(health) ~= tier then
     line.changed = now
     if interval > 0 and interval < NEVER then line.tat = min(line.tat, now + tolerance + interval) end
   end
@@ -77,10 +90,7 @@ local function apply(i)
   end
   local line = read_line(number)
   if ARGV[19] == '1' and not (line and line.assigned) then return 'UNKNOWNLINE ' .. number end
-  if not line then
-    line = fresh(number)
-    line.known = false
-  end
+  line = line or fresh(number)
   set_status(line, ARGV[i + 2], at)
   set_health(line, ARGV[i + 3], at)
   set_kind(line, ARGV[i + 4], at)
@@ -94,7 +104,9 @@ local function apply(i)
     local until_at = cool == '-' and at + tonumber(ARGV[16]) or tonumber(cool)
     if until_at > max(now, line.cooling) then set_until(line, 'cooling', 'cooling_down_until', until_at) end
   end
-  save(line)
+  if line.paused < now then line.paused = 0 end
+  if line.cooling < now then line.cooling = 0 end
+  save(fold(line))
 end
 
 if ARGV[18] == '1' and not first_time(KEYS[16]) then return {} end

@@ -116,76 +116,77 @@ local function window_remove(w, at)
 end
 
 -- Lines ----------------------------------------------------------------------------------------------------------
--- A record: text fields behind '|', then the two windows. status and health are as the API spelt them, '' if it never
--- said. paused: until when (NEVER: until resumed). tat: the theoretical arrival time of the token bucket. changed: when
--- the health last changed. place: the index set that holds the line, 0 for none.
+-- A record: summary, what observations told, and what sends changed, behind '!'. The summary is 'y' if neither status,
+-- assignment, pause nor cooling down is in the way ('n': look), the tier and the class; a send of a line that stands
+-- reads no more than that. status and health are as the API spelt them, '' if it never said. paused: until when (NEVER:
+-- until resumed). tat: the theoretical arrival time of the token bucket. changed: when the health last changed.
+-- place: the index set that holds the line, 0 for none.
 
-local FIELD = '([^|]*)|'
-local LINE = '^' .. string.rep(FIELD, 15) .. '(.*)$'
+local TOLD = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$'
+
+-- Fills in what observations told when the first of it is asked for.
+local unfold = { __index = function(line, name)
+  setmetatable(line, nil)
+  local status, status_at, health, health_at, assigned, assigned_at, kind, kind_at, paused, cooling, altered =
+    match(line.told, TOLD)
+  line.status, line.status_at, line.health, line.health_at = status, tonumber(status_at), health, tonumber(health_at)
+  line.assigned, line.assigned_at, line.kind, line.kind_at = assigned == '1', tonumber(assigned_at), kind, tonumber(kind_at)
+  line.paused, line.cooling, line.changed = tonumber(paused), tonumber(cooling), tonumber(altered)
+  return rawget(line, name)
+end }
 
 local function read_line(number)
   local raw = call('HGET', KEYS[1], number)
   if not raw then return nil end
-  local status, status_at, health, health_at, assigned, assigned_at, kind, kind_at, paused, cooling, used, tat, changed,
-    place, split, windows = match(raw, LINE)
+  local stands, tier, class, told, used, tat, place, split, windows =
+    match(raw, '^(.)(.)(.)!([^!]*)!(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
   split = tonumber(split)
-  return {
-    number = number, status = status, status_at = tonumber(status_at), health = health, health_at = tonumber(health_at),
-    assigned = assigned == '1', assigned_at = tonumber(assigned_at), kind = kind, kind_at = tonumber(kind_at),
-    paused = tonumber(paused), cooling = tonumber(cooling), used = tonumber(used), tat = tonumber(tat),
-    changed = tonumber(changed), place = tonumber(place),
+  return setmetatable({
+    number = number, stands = stands == 'y', tier = tonumber(tier), class = tonumber(class), told = told, own = false,
+    used = tonumber(used), tat = tonumber(tat), place = tonumber(place),
     volume = sub(windows, 1, split), starts = sub(windows, split + 1),
-  }
-end
-
-local function write_line(line)
-  call('HSET', KEYS[1], line.number, table.concat({
-    line.status, int(line.status_at), line.health, int(line.health_at), line.assigned and '1' or '0',
-    int(line.assigned_at), line.kind, int(line.kind_at), int(line.paused), int(line.cooling), int(line.used),
-    int(line.tat), int(line.changed), line.place, #line.volume, line.volume .. line.starts,
-  }, '|'))
+  }, unfold)
 end
 
 local function is_flagged(line) return line.status ~= '' and line.status ~= 'ACTIVE' end
 
 -- 1 HEALTHY, 2 AT_RISK, 3 CRITICAL. A health not told is that of a line not yet scored; an unknown one counts as AT_RISK.
-local function tier_of(line)
-  if line.health == '' or line.health == 'HEALTHY' then return 1 end
-  return line.health == 'CRITICAL' and 3 or 2
+local function tier_of(health)
+  if health == '' or health == 'HEALTHY' then return 1 end
+  return health == 'CRITICAL' and 3 or 2
 end
 
-local function status_name(line) return is_flagged(line) and 'FLAGGED' or 'ACTIVE' end
+local STATUS, HEALTH = { [true] = 'FLAGGED', [false] = 'ACTIVE' }, { 'HEALTHY', 'AT_RISK', 'CRITICAL' }
+local function status_name(line) return STATUS[not line.stands and is_flagged(line)] end
 
-local function health_name(line)
-  local tier = tier_of(line)
-  return tier == 1 and 'HEALTHY' or tier == 2 and 'AT_RISK' or 'CRITICAL'
-end
+local FIELD = '([^|]*)|'
 
 -- The value of the policy's argument i (1-12) for a line.
 local function limit_of(line, i)
   if ARGV[15] == '1' then
-    if line.own == nil then
-      local text = call('HGET', KEYS[14], line.number)
-      line.own = text and { match(text, '^' .. string.rep(FIELD, 12)) } or false
+    if not line.own then
+      line.own = { match(call('HGET', KEYS[14], line.number) or '||||||||||||', '^' .. string.rep(FIELD, 12)) }
     end
-    if line.own and line.own[i] ~= '' then return tonumber(line.own[i]) end
+    if line.own[i] ~= '' then return tonumber(line.own[i]) end
   end
   return tonumber(ARGV[i])
 end
 
 local function bucket_of(line)
-  local i = 2 * tier_of(line)
+  local i = 2 * line.tier
   return limit_of(line, i - 1), limit_of(line, i)
 end
 
 -- When a line may next send, and what it waits for; a time not after now and nil if it may send now. The time at which
 -- everything has cleared decides; where nothing clears by waiting, the gravest comes first.
 local function ready_at(line, starts)
-  if not line.assigned then return NEVER, 'unknown_line' end
-  if is_flagged(line) then return NEVER, 'flagged' end
   local at, why = now, nil
-  if line.paused > at then at, why = line.paused, 'paused' end
-  if line.cooling > at then at, why = line.cooling, 'cooling_down' end
+  if not line.stands then
+    if not line.assigned then return NEVER, 'unknown_line' end
+    if is_flagged(line) then return NEVER, 'flagged' end
+    if line.paused > at then at, why = line.paused, 'paused' end
+    if line.cooling > at then at, why = line.cooling, 'cooling_down' end
+  end
   local interval, tolerance = bucket_of(line)
   if interval >= NEVER then
     if at < NEVER then at, why = NEVER, 'throttled' end
@@ -201,26 +202,31 @@ local function ready_at(line, starts)
   return at, why
 end
 
--- Put a line where `choose` finds it, and write its record. The only place that writes either.
+local NOW = int(now)
+local function moment(at) return at == now and NOW or int(at) end
+
+-- Write a line's record, and put it where `choose` finds it. The only place that writes either.
 local function save(line)
-  local place, score = 0, 0
-  if line.assigned then
-    local class = (line.kind == '' or line.kind == 'iMessage') and 1 or line.kind == 'RCS' and 2 or 3
-    if is_flagged(line) then
-      place, score = 9 + class, 1
-    elseif line.paused >= NEVER then
-      place, score = 9 + class, 2
-    else
-      local at, why = ready_at(line, true)
-      place, score = 3 * (tier_of(line) - 1) + class, why and max(at, line.used) or line.used
-    end
+  local place, score = 0, nil
+  if line.stands then
+    place = 3 * (line.tier - 1) + line.class
+  elseif line.assigned then
+    local out = is_flagged(line) and 1 or line.paused >= NEVER and 2
+    place, score = out and 9 + line.class or 3 * (line.tier - 1) + line.class, out
   end
   if line.place ~= place then
     if line.place > 0 then call('ZREM', KEYS[1 + line.place], line.number) end
     line.place = place
   end
-  if place > 0 then call('ZADD', KEYS[1 + place], int(score), line.number) end
-  write_line(line)
+  local used = moment(line.used)
+  if place > 0 then
+    local at, why = score, nil
+    if not score then at, why = ready_at(line, true) end
+    score = score or why and max(at, line.used)
+    call('ZADD', KEYS[1 + place], score and int(score) or used, line.number)
+  end
+  call('HSET', KEYS[1], line.number, (line.stands and 'y' or 'n') .. line.tier .. line.class .. '!' .. line.told .. '!'
+    .. used .. '|' .. moment(line.tat) .. '|' .. place .. '|' .. #line.volume .. '|' .. line.volume .. line.starts)
 end
 
 -- Take what one send at a time costs the line; the cost in the bucket is returned, 0 where the line is unpaced. `used`
@@ -286,17 +292,4 @@ local function add_conversation(recipient, number, current)
     end
     table.insert(lines, 1, number)
   end
-end
-
--- Webhooks -------------------------------------------------------------------------------------------------------
-
--- True the first time that an event is seen within two hours; the API retries for half an hour.
-local function first_time(key) return call('SET', key, '1', 'NX', 'EX', '7200') and true or false end
-
--- An observation may not be dated ahead of our clock by more than the tolerance of a signature: it would outlast news.
-local function observed(text) return text == '' and now or min(tonumber(text), now + 300000000) end
-
-local changes = {}
-local function changed(line, field, old, new, at)
-  changes[#changes + 1] = table.concat({ line.number, field, old, new, int(at) }, '|')
 end
