@@ -91,9 +91,9 @@ class Protocol:
             str(micros(policy.cool_down)),
         )
 
-    def _call(self, script: scripts.Script, now: float | None, keys: Sequence[str], args: Sequence[str]) -> Call:
+    def _call(self, script: scripts.Script, now: float | None, keys: tuple[str, ...], args: tuple[str, ...]) -> Call:
         clock = "" if now is None else str(micros(now))
-        return Call(script, (*self._keys, *keys), (*self._args, clock, *args))
+        return Call(script, self._keys, keys, self._args, (clock, *args))
 
     def digest(self, text: str) -> str:
         """A handle, or any other text that must not be stored as it is, as a keyed hash of 16 characters."""

@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from sendguard.errors import SendGuardError, StoreUnavailable
 from sendguard.store.scripts import Call, Command, Reply
+from sendguard.store.wire import evalsha
 
 SCHEMES = ("memory", "redis", "rediss", "unix")
 _REFUSALS = ("NOOVERRIDES", "UNKNOWNLINE")
@@ -36,12 +37,9 @@ def _failure(error: Exception) -> SendGuardError:
     return StoreUnavailable(f"the store failed: {type(error).__name__}")
 
 
-def _evalsha(call: Call) -> tuple[Any, ...]:
-    return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
-
-
-def _eval(call: Call) -> tuple[Any, ...]:
-    return ("EVAL", call.script.source, len(call.keys), *call.keys, *call.args)
+def _command(verb: str, script: str, call: Call) -> tuple[Any, ...]:
+    keys = (*call.pool_keys, *call.keys)
+    return (verb, script, len(keys), *keys, *call.policy_args, *call.args)
 
 
 _FAILURES = (RedisError, OSError, EOFError)
@@ -95,6 +93,7 @@ class Store:
             self._client = redis.Redis.from_url(
                 store, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
             )
+        self._direct = type(self._client) is redis.Redis
 
     def run(self, call: Call | Command) -> Reply:
         """Run a script, or a command, and return the server's reply. Raises StoreUnavailable, or ScriptRefused."""
@@ -102,11 +101,27 @@ class Store:
             if isinstance(call, Command):
                 return self._client.execute_command(*call.args)
             try:
-                return self._client.execute_command(*_evalsha(call))
+                return self._evalsha(call)
             except NoScriptError:
-                return self._client.execute_command(*_eval(call))
+                return self._client.execute_command(*_command("EVAL", call.script.source, call))
         except _FAILURES as error:
             raise _failure(error) from None
+
+    def _evalsha(self, call: Call) -> Reply:
+        if not self._direct:
+            return self._client.execute_command(*_command("EVALSHA", call.script.sha, call))
+        # What execute_command adds (retries, routing, events) is not wanted here, and would double the time it takes.
+        connection = self._client.connection_pool.get_connection()
+        try:
+            connection.send_packed_command(evalsha(call))
+            return connection.read_response()
+        except ResponseError:
+            raise
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            self._client.connection_pool.release(connection)
 
     def close(self) -> None:
         """Close the connections of a client made from a URL; a client that was handed in stays open."""
@@ -133,6 +148,7 @@ class AsyncStore:
             self._client = redis.asyncio.Redis.from_url(
                 store, socket_timeout=timeout, socket_connect_timeout=timeout, retry=AsyncRetry(NoBackoff(), 0)
             )
+        self._direct = type(self._client) is redis.asyncio.Redis
 
     async def run(self, call: Call | Command) -> Reply:
         """Run a script, or a command, and return the server's reply. Raises StoreUnavailable, or ScriptRefused."""
@@ -140,11 +156,26 @@ class AsyncStore:
             if isinstance(call, Command):
                 return await self._client.execute_command(*call.args)
             try:
-                return await self._client.execute_command(*_evalsha(call))
+                return await self._evalsha(call)
             except NoScriptError:
-                return await self._client.execute_command(*_eval(call))
+                return await self._client.execute_command(*_command("EVAL", call.script.source, call))
         except _FAILURES as error:
             raise _failure(error) from None
+
+    async def _evalsha(self, call: Call) -> Reply:
+        if not self._direct:
+            return await self._client.execute_command(*_command("EVALSHA", call.script.sha, call))
+        connection = await self._client.connection_pool.get_connection()
+        try:
+            await connection.send_packed_command(evalsha(call))
+            return await connection.read_response()
+        except ResponseError:
+            raise
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self._client.connection_pool.release(connection)
 
     async def close(self) -> None:
         """Close the connections of a client made from a URL; a client that was handed in stays open."""

@@ -34,10 +34,12 @@ LEASE = _load("lease")
 
 
 class Call(NamedTuple):
-    """One run of a script: what the store is sent."""
+    """One run of a script. Its KEYS are the pool's and then its own; its ARGV the policy's and then its own."""
 
     script: Script
+    pool_keys: tuple[str, ...]
     keys: tuple[str, ...]
+    policy_args: tuple[str, ...]
     args: tuple[str, ...]
 
 

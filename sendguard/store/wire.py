@@ -1,0 +1,35 @@
+"""A script run as bytes of the Redis protocol, with the parts that never change packed once."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from sendguard.store.scripts import Call
+
+
+def _pack(texts: tuple[str, ...]) -> bytes:
+    encoded = [text.encode() for text in texts]
+    return b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded)
+
+
+_packed_once = lru_cache(maxsize=256)(_pack)
+
+
+@lru_cache(maxsize=64)
+def _head(sha: str, keys: int, parts: int) -> bytes:
+    return b"*%d\r\n" % (3 + parts) + _pack(("EVALSHA", sha, str(keys)))
+
+
+def evalsha(call: Call) -> list[bytes]:
+    """The EVALSHA command of a call, in pieces to send one after the other."""
+    keys = len(call.pool_keys) + len(call.keys)
+    parts = keys + len(call.policy_args) + len(call.args)
+    return [
+        b"".join((
+            _head(call.script.sha, keys, parts),
+            _packed_once(call.pool_keys),
+            _pack(call.keys),
+            _packed_once(call.policy_args),
+            _pack(call.args),
+        ))
+    ]  # fmt: skip
