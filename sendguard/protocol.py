@@ -101,6 +101,9 @@ class Protocol:
         hasher.update(text.encode("utf-8", "surrogatepass"))
         return base64.urlsafe_b64encode(hasher.digest()).decode()
 
+    def _conversation(self, request: Request) -> str:
+        return self.digest(",".join(request.recipients))
+
     def _key(self, kind: str, digest: str) -> str:
         return f"{self._prefix}{kind}:{digest}"
 
@@ -116,7 +119,7 @@ class Protocol:
 
     def decide(self, request: Request, *, max_wait: float, waiter: bool, now: float | None) -> Call:
         """One decision. max_wait: seconds that the caller would hold a slot for; a waiter's answer is remembered."""
-        digest = self.digest(",".join(request.recipients))
+        digest = self._conversation(request)
         key = request.idempotency_key
         remember = waiter or key is not None
         name = request.decision_id if key is None else f"{digest} {key}"
@@ -145,7 +148,7 @@ class Protocol:
         seconds = int(wait) / 1_000_000 if wait else None
         receipt = ""
         if granted:
-            receipt = "|".join((line, at, starts, tat, cost, self.digest(",".join(request.recipients)), decision_id))
+            receipt = "|".join((line, at, starts, tat, cost, self._conversation(request), decision_id))
         return Decision(
             allowed=may_send,
             reason=_REASONS[reason],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sendguard.linq.payloads import is_e164
 from sendguard.models import SendKind
@@ -14,6 +14,8 @@ MAX_RECIPIENTS = 31
 """Handles in one `to` (POST /v3/chats)."""
 
 _EMAIL = re.compile(r"[!-+\--?A-~]{1,64}@[!-+\--?A-~]{1,189}")
+
+_KINDS: dict[str, SendKind] = {kind.value: kind for kind in SendKind}
 
 
 def check_number(name: str, number: object) -> str:
@@ -30,6 +32,8 @@ def check_recipients(to: str | Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(to, (bytes, bytearray)) or not isinstance(to, Iterable):
         raise ValueError("to must be a handle or an iterable of handles")
+    if isinstance(to, str) and is_e164(to):
+        return (to,)
     handles = (to,) if isinstance(to, str) else to
     found: set[str] = set()
     for count, handle in enumerate(handles):
@@ -46,8 +50,7 @@ def check_recipients(to: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One question to the guard, checked."""
 
     recipients: tuple[str, ...]
@@ -75,15 +78,14 @@ class Request:
             raise ValueError("line_type must be 'iMessage', 'RCS' or None")
         if idempotency_key is not None and not (isinstance(idempotency_key, str) and 1 <= len(idempotency_key) <= 255):
             raise ValueError("idempotency_key must be 1 to 255 characters")
-        try:
-            send_kind = SendKind(kind)
-        except ValueError:
-            raise ValueError("kind must be 'chat' or 'voice_memo'") from None
+        send_kind = _KINDS.get(kind) if isinstance(kind, str) else None
+        if send_kind is None:
+            raise ValueError("kind must be 'chat' or 'voice_memo'")
         return cls(
             recipients=check_recipients(to),
             kind=send_kind,
             from_number=None if from_number is None else check_number("from_number", from_number),
-            exclude=tuple(check_number("exclude", number) for number in exclude),
+            exclude=tuple(check_number("exclude", number) for number in exclude) if exclude else (),
             line_type=line_type,
             idempotency_key=idempotency_key,
             decision_id=os.urandom(12).hex(),

@@ -8,8 +8,11 @@ from sendguard.store.scripts import Call
 
 
 def _pack(texts: tuple[str, ...]) -> bytes:
+    packed = "".join([f"${len(text)}\r\n{text}\r\n" for text in texts])
+    if packed.isascii():
+        return packed.encode()
     encoded = [text.encode() for text in texts]
-    return b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded)
+    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])
 
 
 _packed_once = lru_cache(maxsize=256)(_pack)

@@ -13,11 +13,11 @@ local remember, patience = ARGV[22] == '1', tonumber(ARGV[23])
 local DAY = 86400000000
 
 local function reply(allowed, line, reason, wait, starts, previous, id, tat, cost, at)
-  return table.concat({
-    allowed and '1' or '0', line and line.number or '', reason, wait and (wait == 0 and '0' or int(wait)) or '',
-    line and status_name(line) or '', line and HEALTH[line.tier] or '', starts and '1' or '0', previous or '', id,
-    cost and cost > 0 and int(tat) or '0', cost and int(cost) or '0', at and moment(at) or '0',
-  }, '|')
+  return (allowed and '1|' or '0|') .. (line and line.number or '') .. '|' .. reason .. '|'
+    .. (wait and (wait == 0 and '0' or int(wait)) or '') .. '|'
+    .. (line and status_name(line) .. '|' .. HEALTH[line.tier] or '|') .. (starts and '|1|' or '|0|')
+    .. (previous or '') .. '|' .. id .. '|' .. (cost and cost > 0 and int(tat) .. '|' .. int(cost) or '0|0') .. '|'
+    .. (at and moment(at) or '0')
 end
 
 local function deny(line, reason, at)

@@ -256,27 +256,24 @@ local MAX_CONVERSATIONS = 8
 
 local function read_recipient(key)
   local raw = call('GET', key)
-  local recipient = { consent = 0, lines = {}, windows = {} }
-  if not raw then return recipient end
+  local lines, windows = {}, {}
+  if not raw then return { consent = 0, lines = lines, windows = windows } end
   local consent, at = match(raw, '^([^|]*)|()')
-  recipient.consent = tonumber(consent) or 0
   while at <= #raw do
     local number, length, from = match(raw, '^([^:]*):(%d+):()', at)
-    length = tonumber(length)
-    recipient.lines[#recipient.lines + 1] = number
-    recipient.windows[number] = sub(raw, from, from + length - 1)
     at = from + length
+    lines[#lines + 1], windows[number] = number, sub(raw, from, at - 1)
   end
-  return recipient
+  return { consent = tonumber(consent) or 0, lines = lines, windows = windows }
 end
 
 local function write_recipient(key, recipient)
-  local parts = { recipient.consent == 0 and '' or int(recipient.consent), '|' }
+  local text = recipient.consent == 0 and '|' or int(recipient.consent) .. '|'
   for i = 1, min(#recipient.lines, MAX_CONVERSATIONS) do
     local window = recipient.windows[recipient.lines[i]]
-    parts[#parts + 1] = recipient.lines[i] .. ':' .. #window .. ':' .. window
+    text = text .. recipient.lines[i] .. ':' .. #window .. ':' .. window
   end
-  call('SET', key, table.concat(parts))
+  call('SET', key, text)
 end
 
 -- Note that a conversation lives on a line; `current` makes it the one that later sends go to.
