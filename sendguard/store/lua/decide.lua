@@ -29,21 +29,19 @@ local function stands(line)
   return line and (line.stands or line.assigned and not is_flagged(line) and line.paused <= now and line.cooling <= now)
 end
 
-local function pair_free_at(recipient, line)
-  return window_free_at(recipient.windows[line.number] or '', limit_of(line, 11), limit_of(line, 12))
-end
-
 -- `ready_at` with what only this recipient waits for.
 local function ready_for(recipient, line, starts)
   local at, why = ready_at(line, starts)
-  local free = pair_free_at(recipient, line)
+  local free = window_free_at(recipient.windows[line.number] or '', limit_of(line, 11), limit_of(line, 12))
   if free > at then at, why = free, 'pair' end
   return at, why
 end
 
 local function remembered(number, reason, starts, previous, id, tat, cost, at, taken)
-  call('SET', KEYS[17], table.concat({ number, reason, starts and '1' or '0', previous, id, int(tat), int(cost), int(at),
-    int(taken), at > now and '0' or '1', '' }, '|'), 'PX', int(max(1, floor((taken + DAY - now) / 1000))))
+  local life = taken == now and '86400000' or int(math.max(1, math.floor((taken + DAY - now) / 1000)))
+  call('SET', KEYS[17], number .. '|' .. reason .. (starts and '|1|' or '|0|') .. previous .. '|' .. id .. '|'
+    .. (cost > 0 and int(tat) .. '|' .. int(cost) or '0|0') .. '|' .. moment(at) .. '|' .. moment(taken)
+    .. (at > now and '|0|' or '|1|'), 'PX', life)
 end
 
 -- The same answer for the same send (law 8). One whose slot has not come yet is void when the health of its line changed
@@ -51,7 +49,7 @@ end
 local function replay(recipient)
   local raw = call('GET', KEYS[17])
   if not raw then return nil end
-  local number, reason, starts, previous, id, tat, cost, at, taken, given = match(raw, '^' .. string.rep(FIELD, 10))
+  local number, reason, starts, previous, id, tat, cost, at, taken, given = raw:match('^' .. string.rep(FIELD, 10))
   tat, cost, at, taken, starts = tonumber(tat), tonumber(cost), tonumber(at), tonumber(taken), starts == '1'
   if now - taken >= DAY then return nil end
   local line = read_line(number)
@@ -75,32 +73,32 @@ local function replay(recipient)
   return nil
 end
 
-local excluded, excluded_count = {}, 0
-for i = 25, #ARGV do
-  excluded[ARGV[i]] = true
-  excluded_count = excluded_count + 1
-end
-
--- The first lines of one tier, by score, over the line types asked for.
-local function heads(tier, count)
-  local found, filled = {}, 0
-  for c = class or 1, class or 3 do
-    local members = call('ZRANGE', KEYS[1 + 3 * (tier - 1) + c], '0', int(count - 1), 'WITHSCORES')
-    if #members > 0 then filled = filled + 1 end
-    for i = 1, #members, 2 do
-      if not excluded[members[i]] then found[#found + 1] = { members[i], tonumber(members[i + 1]) } end
-    end
-  end
-  if filled > 1 then table.sort(found, function(a, b) return a[2] < b[2] end) end
-  return found
-end
-
 -- The line that may start a conversation soonest, healthiest first: line, when, what it waits for. The index tells where
 -- to look; the record decides, so that an index written under another policy costs a look and never a wrong answer.
 local function choose(recipient)
+  local excluded, excluded_count = {}, 0
+  for i = 25, #ARGV do
+    excluded[ARGV[i]] = true
+    excluded_count = excluded_count + 1
+  end
+
+  -- The first lines of one tier, by score, over the line types asked for.
+  local function heads(tier, count)
+    local found, filled = {}, 0
+    for c = class or 1, class or 3 do
+      local members = call('ZRANGE', KEYS[1 + 3 * (tier - 1) + c], '0', int(count - 1), 'WITHSCORES')
+      if #members > 0 then filled = filled + 1 end
+      for i = 1, #members, 2 do
+        if not excluded[members[i]] then found[#found + 1] = { members[i], tonumber(members[i + 1]) } end
+      end
+    end
+    if filled > 1 then table.sort(found, function(a, b) return a[2] < b[2] end) end
+    return found
+  end
+
   local best, best_at, best_why = nil, NEVER, nil
   for i = 1, #ARGV[13] do
-    for _, head in ipairs(heads(tonumber(sub(ARGV[13], i, i)), excluded_count + 4)) do
+    for _, head in ipairs(heads(tonumber(ARGV[13]:sub(i, i)), excluded_count + 4)) do
       if best and head[2] >= best_at then break end
       local line = read_line(head[1])
       local at, why = ready_for(recipient, line, true)
@@ -127,8 +125,6 @@ local function choose(recipient)
   return nil, NEVER, 'no_lines'
 end
 
-local function may_start(line) return string.find(ARGV[13], tostring(line.tier), 1, true) end
-
 -- Whether a conversation may stay on its line.
 local function holds(home)
   local line = home and read_line(home)
@@ -152,7 +148,7 @@ local function decide()
     if not line or not (line.stands or line.assigned) then return deny(nil, 'unknown_line') end
     starts = not recipient.windows[from]
     at, why = ready_for(recipient, line, starts)
-    if starts and at < NEVER and not may_start(line) then at, why = NEVER, 'new_conversations' end
+    if starts and at < NEVER and not ARGV[13]:find(line.tier, 1, true) then at, why = NEVER, 'new_conversations' end
   elseif home then
     line = read_line(home)
     local gone = not line or not (line.stands or line.assigned)
@@ -172,7 +168,7 @@ local function decide()
   end
   if why and (at >= NEVER or at - now > patience) then return deny(line, why, at) end
 
-  at = max(at, now)
+  at = math.max(at, now)
   local cost = spend(line, at, starts)
   save(line)
   add_conversation(recipient, line.number, from == '' or not holds(home))

@@ -11,4 +11,4 @@ end
 local due = tonumber(call('HGET', KEYS[15], 'polled_at') or '-1')
 if due >= 0 and due + tonumber(ARGV[20]) > now and due <= now then return due + tonumber(ARGV[20]) - now end
 if call('SET', KEYS[16], ARGV[18], 'NX', 'PX', ARGV[19]) then return 0 end
-return max(1000, call('PTTL', KEYS[16]) * 1000)
+return math.max(1000, call('PTTL', KEYS[16]) * 1000)

@@ -4,7 +4,7 @@
 local function first_time(key) return call('SET', key, '1', 'NX', 'EX', '7200') and true or false end
 
 -- An observation may not be dated ahead of our clock by more than the tolerance of a signature: it would outlast news.
-local function observed(text) return text == '' and now or min(tonumber(text), now + 300000000) end
+local function observed(text) return text == '' and now or math.min(tonumber(text), now + 300000000) end
 
 local changes = {}
 local function changed(line, field, old, new, at)

@@ -52,7 +52,7 @@ local function set_health(line, health, at)
   if health ~= before then changed(line, 'health', before, health, at) end
   if tier_of(health) ~= tier then
     line.changed = now
-    if interval > 0 and interval < NEVER then line.tat = min(line.tat, now + tolerance + interval) end
+    if interval > 0 and interval < NEVER then line.tat = math.min(line.tat, now + tolerance + interval) end
   end
 end
 
@@ -85,7 +85,7 @@ end
 local function apply(i)
   local number, at = ARGV[i], observed(ARGV[i + 1])
   if number == '@chat' then
-    number = match(call('GET', KEYS[17]) or '', '^([^|]*)')
+    number = (call('GET', KEYS[17]) or ''):match('^([^|]*)')
     if number == '' or not call('HEXISTS', KEYS[1], number) then return end
   end
   local line = read_line(number)
@@ -102,7 +102,7 @@ local function apply(i)
   local cool = ARGV[i + 7]
   if cool ~= '' then
     local until_at = cool == '-' and at + tonumber(ARGV[16]) or tonumber(cool)
-    if until_at > max(now, line.cooling) then set_until(line, 'cooling', 'cooling_down_until', until_at) end
+    if until_at > math.max(now, line.cooling) then set_until(line, 'cooling', 'cooling_down_until', until_at) end
   end
   if line.paused < now then line.paused = 0 end
   if line.cooling < now then line.cooling = 0 end

@@ -10,12 +10,10 @@
 --   A script's own arguments follow.
 
 local NEVER = 9007199254740991
-local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
-local byte, char, sub, match, format = string.byte, string.char, string.sub, string.match, string.format
 local call = redis.call
 
 -- Lua's own tostring would round a time to 14 digits.
-local function int(x) return format('%.0f', x) end
+local function int(x) return string.format('%.0f', x) end
 
 if ARGV[15] == '1' and call('EXISTS', KEYS[14]) == 0 then
   do return redis.error_reply('NOOVERRIDES the overrides of this policy are not in the store') end
@@ -37,28 +35,28 @@ end
 local HEAD, ENTRY = 10, 9
 
 local function pack6(ms)
-  local hi = floor(ms / 16777216)
+  local hi = math.floor(ms / 16777216)
   local lo = ms - hi * 16777216
-  return char(floor(hi / 65536), floor(hi / 256) % 256, hi % 256, floor(lo / 65536), floor(lo / 256) % 256, lo % 256)
+  return string.char(math.floor(hi / 65536), math.floor(hi / 256) % 256, hi % 256, math.floor(lo / 65536), math.floor(lo / 256) % 256, lo % 256)
 end
 
-local function pack_count(n) return char(floor(n / 65536), floor(n / 256) % 256, n % 256) end
+local function pack_count(n) return string.char(math.floor(n / 65536), math.floor(n / 256) % 256, n % 256) end
 
-local function pack_total(n) return char(floor(n / 16777216)) .. pack_count(n % 16777216) end
+local function pack_total(n) return string.char(math.floor(n / 16777216)) .. pack_count(n % 16777216) end
 
 local function time_at(w, i)
-  local a, b, c, d, e, f = byte(w, i, i + 5)
+  local a, b, c, d, e, f = w:byte(i, i + 5)
   return ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f
 end
 
 local function count_at(w, i)
-  local a, b, c = byte(w, i + 6, i + 8)
+  local a, b, c = w:byte(i + 6, i + 8)
   return (a * 256 + b) * 256 + c
 end
 
 local function total_of(w)
   if w == '' then return 0 end
-  local a, b, c, d = byte(w, 7, 10)
+  local a, b, c, d = w:byte(7, 10)
   return ((a * 256 + b) * 256 + c) * 256 + d
 end
 
@@ -70,7 +68,7 @@ local function window_trim(w, per)
   end
   if i == HEAD + 1 then return w end
   if i > #w then return '' end
-  return sub(w, 1, 6) .. pack_total(total) .. sub(w, i)
+  return w:sub(1, 6) .. pack_total(total) .. w:sub(i)
 end
 
 -- When the window next has room for one more: 0 or a past time if it has room now.
@@ -89,30 +87,30 @@ end
 -- Count n events at a time. One that is older than the newest entry counts with that, which keeps the entries in order.
 local function window_add(w, limit, per, at, n)
   w = window_trim(w, per)
-  local ms = ceil(at / 1000)
+  local ms = math.ceil(at / 1000)
   if w == '' then return pack6(ms) .. pack_total(n) .. pack6(ms) .. pack_count(n) end
   local last = #w - ENTRY + 1
   local first = time_at(w, 1)
-  ms = max(ms, time_at(w, last))
-  local grain = limit > 64 and floor(per / 64000) or 0
+  ms = math.max(ms, time_at(w, last))
+  local grain = limit > 64 and math.floor(per / 64000) or 0
   local total = pack_total(total_of(w) + n)
   if ms - first <= grain then
-    return sub(w, 1, 6) .. total .. sub(w, HEAD + 1, last - 1) .. pack6(ms) .. pack_count(count_at(w, last) + n)
+    return w:sub(1, 6) .. total .. w:sub(HEAD + 1, last - 1) .. pack6(ms) .. pack_count(count_at(w, last) + n)
   end
-  return pack6(ms) .. total .. sub(w, HEAD + 1) .. pack6(ms) .. pack_count(n)
+  return pack6(ms) .. total .. w:sub(HEAD + 1) .. pack6(ms) .. pack_count(n)
 end
 
 -- Take back one event that was counted at a time.
 local function window_remove(w, at)
-  local ms, i = ceil(at / 1000), HEAD + 1
+  local ms, i = math.ceil(at / 1000), HEAD + 1
   while i <= #w and time_at(w, i) < ms do i = i + ENTRY end
   if i > #w then return w end
-  local n, rest = count_at(w, i) - 1, sub(w, i + ENTRY)
+  local n, rest = count_at(w, i) - 1, w:sub(i + ENTRY)
   if n == 0 and rest == '' and i == HEAD + 1 then return '' end
-  local first = sub(w, 1, 6)
-  if n == 0 and rest == '' then first = sub(w, i - ENTRY, i - ENTRY + 5) end
-  local entry = n > 0 and (sub(w, i, i + 5) .. pack_count(n)) or ''
-  return first .. pack_total(total_of(w) - 1) .. sub(w, HEAD + 1, i - 1) .. entry .. rest
+  local first = w:sub(1, 6)
+  if n == 0 and rest == '' then first = w:sub(i - ENTRY, i - ENTRY + 5) end
+  local entry = n > 0 and (w:sub(i, i + 5) .. pack_count(n)) or ''
+  return first .. pack_total(total_of(w) - 1) .. w:sub(HEAD + 1, i - 1) .. entry .. rest
 end
 
 -- Lines ----------------------------------------------------------------------------------------------------------
@@ -128,7 +126,7 @@ local TOLD = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(
 local unfold = { __index = function(line, name)
   setmetatable(line, nil)
   local status, status_at, health, health_at, assigned, assigned_at, kind, kind_at, paused, cooling, altered =
-    match(line.told, TOLD)
+    line.told:match(TOLD)
   line.status, line.status_at, line.health, line.health_at = status, tonumber(status_at), health, tonumber(health_at)
   line.assigned, line.assigned_at, line.kind, line.kind_at = assigned == '1', tonumber(assigned_at), kind, tonumber(kind_at)
   line.paused, line.cooling, line.changed = tonumber(paused), tonumber(cooling), tonumber(altered)
@@ -139,12 +137,12 @@ local function read_line(number)
   local raw = call('HGET', KEYS[1], number)
   if not raw then return nil end
   local stands, tier, class, told, used, tat, place, split, windows =
-    match(raw, '^(.)(.)(.)!([^!]*)!(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
+    raw:match('^(.)(.)(.)!([^!]*)!(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
   split = tonumber(split)
   return setmetatable({
     number = number, stands = stands == 'y', tier = tonumber(tier), class = tonumber(class), told = told, own = false,
     used = tonumber(used), tat = tonumber(tat), place = tonumber(place),
-    volume = sub(windows, 1, split), starts = sub(windows, split + 1),
+    volume = windows:sub(1, split), starts = windows:sub(split + 1),
   }, unfold)
 end
 
@@ -165,7 +163,7 @@ local FIELD = '([^|]*)|'
 local function limit_of(line, i)
   if ARGV[15] == '1' then
     if not line.own then
-      line.own = { match(call('HGET', KEYS[14], line.number) or '||||||||||||', '^' .. string.rep(FIELD, 12)) }
+      line.own = { (call('HGET', KEYS[14], line.number) or '||||||||||||'):match('^' .. string.rep(FIELD, 12)) }
     end
     if line.own[i] ~= '' then return tonumber(line.own[i]) end
   end
@@ -222,7 +220,7 @@ local function save(line)
   if place > 0 then
     local at, why = score, nil
     if not score then at, why = ready_at(line, true) end
-    score = score or why and max(at, line.used)
+    score = score or why and math.max(at, line.used)
     call('ZADD', KEYS[1 + place], score and int(score) or used, line.number)
   end
   call('HSET', KEYS[1], line.number, (line.stands and 'y' or 'n') .. line.tier .. line.class .. '!' .. line.told .. '!'
@@ -233,8 +231,8 @@ end
 -- only grows, so that equal clocks still take turns.
 local function spend(line, at, starts)
   local cost = bucket_of(line)
-  if cost > 0 then line.tat = max(line.tat, at) + cost end
-  line.used = max(now, line.used + 1)
+  if cost > 0 then line.tat = math.max(line.tat, at) + cost end
+  line.used = math.max(now, line.used + 1)
   line.volume = window_add(line.volume, limit_of(line, 7), limit_of(line, 8), at, 1)
   if starts then line.starts = window_add(line.starts, limit_of(line, 9), limit_of(line, 10), at, 1) end
   return cost
@@ -258,18 +256,18 @@ local function read_recipient(key)
   local raw = call('GET', key)
   local lines, windows = {}, {}
   if not raw then return { consent = 0, lines = lines, windows = windows } end
-  local consent, at = match(raw, '^([^|]*)|()')
+  local consent, at = raw:match('^([^|]*)|()')
   while at <= #raw do
-    local number, length, from = match(raw, '^([^:]*):(%d+):()', at)
+    local number, length, from = raw:match('^([^:]*):(%d+):()', at)
     at = from + length
-    lines[#lines + 1], windows[number] = number, sub(raw, from, at - 1)
+    lines[#lines + 1], windows[number] = number, raw:sub(from, at - 1)
   end
   return { consent = tonumber(consent) or 0, lines = lines, windows = windows }
 end
 
 local function write_recipient(key, recipient)
   local text = recipient.consent == 0 and '|' or int(recipient.consent) .. '|'
-  for i = 1, min(#recipient.lines, MAX_CONVERSATIONS) do
+  for i = 1, math.min(#recipient.lines, MAX_CONVERSATIONS) do
     local window = recipient.windows[recipient.lines[i]]
     text = text .. recipient.lines[i] .. ':' .. #window .. ':' .. window
   end
@@ -281,7 +279,7 @@ local function add_conversation(recipient, number, current)
   local lines = recipient.lines
   if not recipient.windows[number] then
     recipient.windows[number] = ''
-    table.insert(lines, min(#lines + 1, 2), number)
+    table.insert(lines, math.min(#lines + 1, 2), number)
   end
   if current and lines[1] ~= number then
     for i = 2, #lines do
