@@ -37,16 +37,16 @@ def _speed_table(series: list[Series]) -> list[str]:
     by_name = {(one.server, one.what, one.lines): one.quantile(50) for one in series}
     for one in sorted(series, key=lambda one: (list(BINARIES).index(one.server), one.what != PING, one.what)):
         p50 = by_name[one.server, one.what, one.lines]
-        cells = [one.server, one.what, f"{one.lines:,}" if one.lines else "", f"{p50:.1f}", f"{one.quantile(99):.1f}"]
+        cells = [one.server, one.what, f"{one.lines:,}", f"{p50:.1f}", f"{one.quantile(99):.1f}"]
         if one.what == PING:
             cells += ["", "1.00", "", "1", ""]
         else:
-            ping, ten = p50 / by_name[one.server, PING, 0], p50 / by_name[one.server, one.what, LINES[0]]
+            ping, ten = p50 / by_name[one.server, PING, one.lines], p50 / by_name[one.server, one.what, LINES[0]]
             bound = TIMES_TEN_LINES if one.lines == LINES[-1] else float("inf")
             evalsha = one.calls / (len(one.nanos) + one.untimed)
             wrong = (one.sent, evalsha) != (ROUND_TRIPS, ROUND_TRIPS)
             cells += [
-                f"{p50 - by_name[one.server, PING, 0]:.1f}",
+                f"{p50 - by_name[one.server, PING, one.lines]:.1f}",
                 _against(ping, TIMES_PING, f"{ping:.2f}"),
                 _against(ten, bound, f"{ten:.2f}"),
                 _against(float(wrong), 0, f"{one.sent:g}, {evalsha:g}"),
@@ -87,8 +87,9 @@ def _report(series: list[Series], found: dict[str, Memory], where: list[str], qu
             f"- `python -m benchmarks.core{' --quick' if quick else ''}` took {seconds:.0f} s",
             "",
             f"One client calls `guard.choose_from_number()` with every rule on, {calls:,} times for each row, all rows "
-            f"of both servers interleaved in rounds. Sticky: {speed.STICKY_RECIPIENTS} recipients in turn, each in a "
-            "conversation; new conversation: a recipient never seen before. Server µs: the server's mean for EVALSHA.",
+            "of both servers interleaved in rounds; the PING beside them is the same client's. Sticky: "
+            f"{speed.STICKY_RECIPIENTS} recipients in turn, each in a conversation; new conversation: a "
+            "recipient never seen before. Server µs: the server's mean for EVALSHA.",
             "",
             *_speed_table(series),
             "",

@@ -11,6 +11,7 @@ import redis
 from sendguard import Policy, Quota, SendGuard, TokenBucket
 from sendguard.linq.events import LineUpdate
 from sendguard.store.scripts import Call
+from sendguard.store.wire import words
 
 LINES_PER_CALL = 200
 CALLS_PER_PIPELINE = 1000
@@ -65,7 +66,7 @@ def run_piped(client: redis.Redis, calls: Iterable[Call]) -> int:
         return sum(reply.startswith(b"1|") for reply in replies)
 
     for call in calls:
-        pipe.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+        pipe.execute_command(*words("EVALSHA", call.script.sha, call))
         waiting += 1
         if waiting == CALLS_PER_PIPELINE:
             allowed, waiting = allowed + flush(), 0

@@ -16,7 +16,6 @@ import redis
 from benchmarks.servers import info
 from benchmarks.setup import TIMEOUT, add_lines, every_rule, recipient
 from sendguard import SendGuard
-from sendguard.store import Store
 
 LINES = (10, 1_000, 10_000)
 STICKY_RECIPIENTS = 500
@@ -104,14 +103,12 @@ def _all_series(urls: dict[str, str]) -> Iterator[list[Series]]:
         found = []
         for server, url in urls.items():
             admin = stack.enter_context(redis.Redis.from_url(url))
-            pings = Store(url, timeout=TIMEOUT)
-            stack.callback(pings.close)
-            found.append(Series(server, PING, 0, pings._client.ping, admin))
             for count in LINES:
                 guard = SendGuard(url, pool=f"lines-{count}", policy=every_rule(), timeout=TIMEOUT)
                 stack.enter_context(guard)
                 add_lines(guard, count)
-                found += [Series(server, what, count, call, admin) for what, call in _decisions(guard)]
+                calls = ((PING, guard._store._client.ping), *_decisions(guard))
+                found += [Series(server, what, count, call, admin) for what, call in calls]
         yield found
 
 
@@ -134,15 +131,20 @@ def _count_sent(urls: dict[str, str], series: list[Series], count: int) -> None:
 def measure(urls: dict[str, str], *, rounds: int, calls: int) -> list[Series]:
     """Every series on every server, in rounds: each round runs them all, `calls` times each, in a new order.
 
+    What one guard is called for, and the PING of its own client, are neighbours in every round.
+
     urls: of running servers, by name.
     """
     order = random.Random(1)
     with _all_series(urls) as series:
+        groups = [list(group) for _, group in itertools.groupby(series, key=lambda one: (one.server, one.lines))]
         for one in series:  # warm-up: the scripts are loaded, the sticky conversations begun
             for _ in range(2 * STICKY_RECIPIENTS):
                 one.call()
         for _ in range(rounds):
-            for one in order.sample(series, len(series)):
-                one.run(calls)
+            order.shuffle(groups)
+            for group in groups:
+                for one in order.sample(group, len(group)):
+                    one.run(calls)
         _count_sent(urls, series, calls)
     return series

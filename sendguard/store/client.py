@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from sendguard.errors import SendGuardError, StoreUnavailable
 from sendguard.store.scripts import Call, Command, Reply
-from sendguard.store.wire import evalsha
+from sendguard.store.wire import evalsha, words
 
 SCHEMES = ("memory", "redis", "rediss", "unix")
 _REFUSALS = ("NOOVERRIDES", "UNKNOWNLINE")
@@ -37,11 +37,6 @@ def _failure(error: Exception) -> SendGuardError:
         return ScriptRefused(words[0], words[1] if len(words) > 1 else "")
     # The kind alone: a server's message can hold the arguments of a command.
     return StoreUnavailable(f"the store failed: {type(error).__name__}")
-
-
-def _command(verb: str, script: str, call: Call) -> tuple[Any, ...]:
-    keys = (*call.pool_keys, *call.keys)
-    return (verb, script, len(keys), *keys, *call.policy_args, *call.args)
 
 
 _FAILURES = (RedisError, OSError, EOFError)
@@ -107,13 +102,13 @@ class Store:
             try:
                 return self._evalsha(call)
             except NoScriptError:
-                return self._client.execute_command(*_command("EVAL", call.script.source, call))
+                return self._client.execute_command(*words("EVAL", call.script.source, call))
         except _FAILURES as error:
             raise _failure(error) from None
 
     def _evalsha(self, call: Call) -> Reply:
         if not self._direct:
-            return self._client.execute_command(*_command("EVALSHA", call.script.sha, call))
+            return self._client.execute_command(*words("EVALSHA", call.script.sha, call))
         # What execute_command adds (retries, routing, events) is not wanted here, and would double the time it takes.
         connection = self._borrow()
         try:
@@ -185,13 +180,13 @@ class AsyncStore:
             try:
                 return await self._evalsha(call)
             except NoScriptError:
-                return await self._client.execute_command(*_command("EVAL", call.script.source, call))
+                return await self._client.execute_command(*words("EVAL", call.script.source, call))
         except _FAILURES as error:
             raise _failure(error) from None
 
     async def _evalsha(self, call: Call) -> Reply:
         if not self._direct:
-            return await self._client.execute_command(*_command("EVALSHA", call.script.sha, call))
+            return await self._client.execute_command(*words("EVALSHA", call.script.sha, call))
         connection = await self._client.connection_pool.get_connection()
         try:
             await connection.send_packed_command(evalsha(call))

@@ -1,10 +1,16 @@
-"""A script run as bytes of the Redis protocol, with the parts that never change packed once."""
+"""A script run as a command: its words, or its bytes with the parts that never change packed once."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 from sendguard.store.scripts import Call
+
+
+def words(verb: str, script: str, call: Call) -> tuple[str | int, ...]:
+    """The command that runs a call. verb: EVAL with the script's source, or EVALSHA with its digest."""
+    keys = (*call.pool_keys, *call.keys)
+    return (verb, script, len(keys), *keys, *call.policy_args, *call.args)
 
 
 def _pack(texts: tuple[str, ...]) -> bytes:
