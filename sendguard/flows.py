@@ -22,13 +22,13 @@ from sendguard.protocol import (
     POLL_COOLDOWN_CODES,
     Protocol,
     line_of,
-    micros,
     server_time,
     texts,
 )
 from sendguard.request import Request, check_number
 from sendguard.store import ScriptRefused
 from sendguard.store.scripts import Call, Command
+from sendguard.store.units import micros
 
 logger = logging.getLogger("sendguard")
 

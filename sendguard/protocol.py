@@ -10,17 +10,15 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from sendguard.linq.events import Consent, LineUpdate, MessageFailed, MessageSeen
 from sendguard.models import Change, Decision, Health, Line, LineStatus, Reason
-from sendguard.policy import LIMIT_NAMES, Policy, Quota, TokenBucket
+from sendguard.policy import LIMIT_NAMES, Policy
 from sendguard.request import Request, check_number, check_recipients
 from sendguard.store import scripts
 from sendguard.store.scripts import Call, Command
+from sendguard.store.units import NEVER, limit_args, micros
 
-NEVER = 2**53 - 1
-"""The time that never comes, in the store's microseconds."""
 POLL_COOLDOWN_CODES = frozenset({2027, 4002})
 """Error codes after which a line rests: temporarily ineligible; the sending phone is not available."""
 
@@ -30,31 +28,6 @@ _LINE_TYPES = {None: "", "iMessage": "1", "RCS": "2"}
 _REASONS = {reason.value: reason for reason in Reason}
 _STATUSES = {status.value: status for status in LineStatus}
 _HEALTHS = {health.value: health for health in Health}
-_DEFAULT_WINDOWS = {"daily_volume": 86_400, "new_conversations": 86_400, "pair": 60}
-
-
-def micros(seconds: float) -> int:
-    """Unix seconds, or a span of seconds, in the store's whole microseconds."""
-    return round(seconds * 1_000_000)
-
-
-def _bucket_args(bucket: TokenBucket | None) -> tuple[str, str]:
-    if bucket is None:
-        return "0", "0"
-    if bucket.tokens == 0:
-        return str(NEVER), "0"
-    interval = math.ceil(bucket.per * 1_000_000 / bucket.tokens)
-    return str(interval), str(interval * (bucket.burst - 1))
-
-
-def _quota_args(name: str, quota: Quota | None) -> tuple[str, str]:
-    if quota is None:
-        return str(NEVER), str(micros(_DEFAULT_WINDOWS[name]))
-    return str(quota.limit), str(micros(quota.per))
-
-
-def _limit_args(name: str, limit: Any) -> tuple[str, str]:
-    return _quota_args(name, limit) if name in _DEFAULT_WINDOWS else _bucket_args(limit)
 
 
 class Protocol:
@@ -72,10 +45,10 @@ class Protocol:
         secret = f"sendguard:{pool}" if hash_key is None else hash_key
         secret = secret.encode() if isinstance(secret, str) else secret
         self._hasher = hashlib.blake2b(key=hashlib.blake2b(secret).digest(), digest_size=12)
-        limits = [arg for name in LIMIT_NAMES for arg in _limit_args(name, getattr(policy, name))]
+        limits = [arg for name in LIMIT_NAMES for arg in limit_args(name, getattr(policy, name))]
         self._overrides = {
             check_number("overrides", number): "".join(
-                f"{arg}|" for name in LIMIT_NAMES for arg in (_limit_args(name, own[name]) if name in own else ("", ""))
+                f"{arg}|" for name in LIMIT_NAMES for arg in (limit_args(name, own[name]) if name in own else ("", ""))
             )
             for number, own in sorted(policy.overrides.items())
         }

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from sendguard import Change, LinqError, Reason, SendGuard, WebhookRejected
-from sendguard.protocol import micros
+from sendguard.store.units import micros
 from tests.support import SECRET, ManualClock, iso, older_headers, payload, standard_headers
 
 A, B, C = "+12025550101", "+12025550102", "+12025550103"
