@@ -82,7 +82,7 @@ def _day(guard: SendGuard) -> Iterator[Call]:
         for i in range(USED_LINES):
             request = _request(recipient(i * STARTS + send % known), line(i))
             now = _NOON + (send + i / USED_LINES) * DAY / SENDS
-            yield guard._flows._protocol.decide(request, max_wait=0, waiter=False, now=now)
+            yield guard._flows.protocol.decide(request, max_wait=0, waiter=False, now=now)
 
 
 def _used_up(url: str) -> tuple[float, int, int, int]:
@@ -104,7 +104,7 @@ def _used_up(url: str) -> tuple[float, int, int, int]:
 def _recipients(url: str, count: int) -> tuple[float, int, int]:
     """Bytes of a recipient at rest, DBSIZE, and how many decisions were denied."""
     with SendGuard(url, pool="many", policy=big_quotas(), timeout=TIMEOUT) as guard:
-        protocol = guard._flows._protocol
+        protocol = guard._flows.protocol
         add_lines(guard, RECIPIENT_LINES)
         for i in range(RECIPIENT_LINES):  # every line's windows are begun before the count
             guard.choose_from_number(f"{i}@example.com")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, overload
 
 import redis.asyncio
 
-from sendguard.flows import Flow, Poll, Step, Wait, new_guard_parts
-from sendguard.guard import Headers, environment, number_of
+from sendguard.flows import Act, Flow, Poll, Step, Wait, new_guard_parts, number_of
+from sendguard.guard import Headers, environment
 from sendguard.linq.client import AsyncLinqClient
 from sendguard.linq.poller import AsyncPoller
+from sendguard.middleware.guarded import AsyncF, Options, guard_async_function
+from sendguard.middleware.sending import AsyncSending
 from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind
 from sendguard.policy import Policy
 from sendguard.request import Request
@@ -71,6 +73,8 @@ class AsyncSendGuard:
     async def _perform(self, step: Step) -> Any:
         if isinstance(step, Wait):
             return await asyncio.sleep(step.seconds)
+        if isinstance(step, Act):
+            return await step.run()
         if isinstance(step, Poll):
             if self._client is None:
                 self._client = AsyncLinqClient(api_key=self._api[0], base_url=self._api[1])
@@ -119,6 +123,35 @@ class AsyncSendGuard:
         """As `SendGuard.choose_from_number`."""
         request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
         return number_of(await self._drive(self._flows.choose(request, max_wait)))
+
+    def sending(
+        self,
+        to: str | Iterable[str],
+        *,
+        kind: SendKind | str = SendKind.CHAT,
+        from_number: str | None = None,
+        exclude: Iterable[str] = (),
+        line_type: str | None = None,
+        idempotency_key: str | None = None,
+        max_wait: float = 0.0,
+    ) -> AsyncSending:
+        """As `SendGuard.sending`: `async with guard.sending(to) as send:`."""
+        request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
+        return AsyncSending(self, request, max_wait)
+
+    @overload
+    def guarded(self, function: AsyncF, /, **options: Unpack[Options]) -> AsyncF: ...
+    @overload
+    def guarded(self, /, **options: Unpack[Options]) -> Callable[[AsyncF], AsyncF]: ...
+    def guarded(
+        self, function: AsyncF | None = None, /, **options: Unpack[Options]
+    ) -> AsyncF | Callable[[AsyncF], AsyncF]:
+        """As `SendGuard.guarded`, for `async def`."""
+
+        def decorate(function: AsyncF) -> AsyncF:
+            return guard_async_function(self, function, options)
+
+        return decorate if function is None else decorate(function)
 
     async def report(self, decision: Decision, outcome: Outcome | str) -> None:
         """As `SendGuard.report`."""

@@ -51,10 +51,14 @@ class UnknownLine(SendGuardError):
 
 
 class WebhookRejected(SendGuardError):
-    """A webhook that is not authentic or not readable. `reason` is safe to log and to send back."""
+    """A webhook that is not authentic or not readable. `reason` is safe to log and to send back.
 
-    def __init__(self, reason: str) -> None:
+    `authentic` is True where the signature was good, and only what it signed could not be read.
+    """
+
+    def __init__(self, reason: str, *, authentic: bool = False) -> None:
         self.reason = reason
+        self.authentic = authentic
         super().__init__(f"webhook rejected: {reason}")
 
 

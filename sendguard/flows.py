@@ -13,18 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from sendguard.errors import LinqError, SendGuardError, StoreUnavailable, UnknownLine
+from sendguard.errors import LinqError, SendBlocked, SendGuardError, StoreUnavailable, UnknownLine
 from sendguard.linq.events import LineUpdate, MessageFailed, MessageSeen
 from sendguard.linq.webhooks import read_webhook
 from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Reason
 from sendguard.policy import Policy
-from sendguard.protocol import (
-    POLL_COOLDOWN_CODES,
-    Protocol,
-    line_of,
-    server_time,
-    texts,
-)
+from sendguard.protocol import POLL_COOLDOWN_CODES, Protocol
+from sendguard.replies import line_of, server_time, texts
 from sendguard.request import Request, check_number
 from sendguard.store import ScriptRefused
 from sendguard.store.scripts import Call, Command
@@ -52,7 +47,14 @@ class Poll:
     at: float
 
 
-Step = Call | Command | Wait | Poll
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Call what the caller brought; for asyncio, await it. An exception of it is thrown into the flow."""
+
+    run: Callable[[], Any]
+
+
+Step = Call | Command | Wait | Poll | Act
 Flow = Generator[Step, Any, T]
 
 
@@ -60,20 +62,21 @@ class Flows:
     """The steps of one guard. clock: Unix seconds, or None for the store's own time."""
 
     def __init__(self, protocol: Protocol, webhook_secrets: Sequence[str], clock: Callable[[], float] | None) -> None:
-        self._protocol = protocol
+        self.protocol = protocol
         self._secrets = webhook_secrets
         self._clock = clock
 
     def _now(self) -> float | None:
         return None if self._clock is None else self._clock()
 
-    def _run(self, call: Call) -> Flow[Any]:
+    def run(self, call: Call | Command) -> Flow[Any]:
+        """Run one script or command; the overrides of the policy are put into the store where they are missing."""
         try:
             return (yield call)
         except ScriptRefused as refusal:
             if refusal.code == "UNKNOWNLINE":
                 raise UnknownLine(refusal.detail) from None
-            for command in self._protocol.overrides():  # noqa: UP028 (a tuple takes no answers)
+            for command in self.protocol.overrides():  # noqa: UP028 (a tuple takes no answers)
                 yield command
             return (yield call)
 
@@ -82,21 +85,20 @@ class Flows:
     def decide(self, request: Request, max_wait: float = 0.0, *, waiter: bool = False) -> Flow[Decision]:
         """One decision, in one round trip."""
         now = self._now()
-        call = self._protocol.decide(request, max_wait=max_wait, waiter=waiter, now=now)
+        call = self.protocol.decide(request, max_wait=max_wait, waiter=waiter, now=now)
         try:
-            reply = yield from self._run(call)
+            reply = yield from self.run(call)
         except StoreUnavailable as error:
             logger.error("decision %s denied: %s", request.decision_id, error)
             return Decision(False, Reason.STORE_UNAVAILABLE, decision_id=request.decision_id)
-        decision = self._protocol.decision(reply, request)
+        decision = self.protocol.decision(reply, request)
         if now is not None and decision.retry_after is not None:
             return replace(decision, retry_after=_reaching(now, decision.retry_after))
         return decision
 
     def choose(self, request: Request, max_wait: float) -> Flow[Decision]:
         """A decision, waited for: a slot is taken at once, in the order of asking, and confirmed when it has come."""
-        if not 0 <= max_wait <= 86_400:
-            raise ValueError("max_wait must be from 0 to 86400 seconds")
+        check_max_wait(max_wait)
         deadline = time.monotonic() + max_wait
         waiter = max_wait > 0
         decision = yield from self.decide(request, max_wait, waiter=waiter)
@@ -112,26 +114,24 @@ class Flows:
 
     def report(self, decision: Decision, outcome: Outcome | str) -> Flow[None]:
         """Settle a decision: give back what an unsent message took, and learn what an error code tells."""
-        outcome = _outcome(outcome)
+        outcome = as_outcome(outcome)
         code = outcome.code
         unsent = outcome.sent is False or (outcome.sent is None and code is not None and 1000 <= code < 3000)
         closed_for = (outcome.retry_after or 0.0) if code == 1007 else None
         number, now = decision.from_number, self._now()
         if unsent or code == 2024 or closed_for is not None:
-            call = self._protocol.settle(
-                decision, unsent=unsent, opted_out=code == 2024, closed_for=closed_for, now=now
-            )
+            call = self.protocol.settle(decision, unsent=unsent, opted_out=code == 2024, closed_for=closed_for, now=now)
             if call is not None:
-                yield from self._run(call)
+                yield from self.run(call)
         if number is not None and code in POLL_COOLDOWN_CODES:
-            self._told((yield from self._run(self._protocol.cool_down(number, now))), "outcome")
+            self._told((yield from self.run(self.protocol.cool_down(number, now))), "outcome")
         elif number is not None and code == 2006:
-            self._told((yield from self._run(self._protocol.release([number], None, now))), "outcome")
+            self._told((yield from self.run(self.protocol.release([number], None, now))), "outcome")
 
     # Observations ----------------------------------------------------------------------------------------------------
 
     def _told(self, reply: Sequence[Any], source: str) -> tuple[Change, ...]:
-        changes = self._protocol.changes(reply, source)
+        changes = self.protocol.changes(reply, source)
         for change in changes:
             known = {"status": LineStatus, "health": Health}.get(change.field)
             if known is not None and change.new not in known.__members__:
@@ -147,15 +147,15 @@ class Flows:
         event = read_webhook(body, headers, self._secrets, time.time() if now is None else now)
         news = event.news
         if isinstance(news, LineUpdate):
-            call = self._protocol.observe([news], event_id=event.event_id, now=now)
+            call = self.protocol.observe([news], event_id=event.event_id, now=now)
         elif isinstance(news, MessageSeen):
-            call = self._protocol.message(news, event.event_id, now)
+            call = self.protocol.message(news, event.event_id, now)
         elif isinstance(news, MessageFailed) and news.code in POLL_COOLDOWN_CODES and news.chat_id:
-            call = self._protocol.failed(news, event.event_id, now)
+            call = self.protocol.failed(news, event.event_id, now)
         else:
             logger.debug("webhook %s ignored", event.event_type)
             return ()
-        return self._told((yield from self._run(call)), "webhook")
+        return self._told((yield from self.run(call)), "webhook")
 
     def sync_lines(self) -> Flow[tuple[Change, ...]]:
         """One poll, applied; what it learnt counts from when its request was sent."""
@@ -164,15 +164,15 @@ class Flows:
         updates: tuple[LineUpdate, ...] = yield Poll(sent_at)
         changes: list[Change] = []
         for batch in _batches(updates, _LINES_PER_CALL):
-            call = self._protocol.observe(batch, now=self._now())
-            changes += self._told((yield from self._run(call)), "poll")
+            call = self.protocol.observe(batch, now=self._now())
+            changes += self._told((yield from self.run(call)), "poll")
         numbers = [update.number for update in updates]
-        released, held = yield from self._run(self._protocol.sweep(numbers, sent_at, self._now()))
+        released, held = yield from self.run(self.protocol.sweep(numbers, sent_at, self._now()))
         if held:
             logger.warning("poll: %d lines are gone from the list at once; waiting for a second poll", len(held))
         if released:
-            call = self._protocol.release(texts(released), sent_at, self._now())
-            changes += self._told((yield from self._run(call)), "poll")
+            call = self.protocol.release(texts(released), sent_at, self._now())
+            changes += self._told((yield from self.run(call)), "poll")
         return tuple(changes)
 
     def observe(
@@ -182,48 +182,48 @@ class Flows:
         check_number("number", number)
         if status is None and health is None:
             raise ValueError("status or health must be given")
-        call = self._protocol.observe_one(
+        call = self.protocol.observe_one(
             number,
             observed_at=_check_time("observed_at", observed_at),
             status=_check_value("status", status),
             health=_check_value("health", health),
             now=self._now(),
         )
-        self._told((yield from self._run(call)), source)
+        self._told((yield from self.run(call)), source)
         return (yield from self.line(number))
 
     def pause(self, number: str, until: float | None) -> Flow[Line]:
         """Stop sends on a line."""
         check_number("number", number)
-        call = self._protocol.pause(number, _check_time("until", until), self._now())
-        self._told((yield from self._run(call)), "operator")
+        call = self.protocol.pause(number, _check_time("until", until), self._now())
+        self._told((yield from self.run(call)), "operator")
         return (yield from self.line(number))
 
     def resume(self, number: str) -> Flow[Line]:
         """End a pause and a cooling down."""
-        call = self._protocol.resume(check_number("number", number), self._now())
-        self._told((yield from self._run(call)), "operator")
+        call = self.protocol.resume(check_number("number", number), self._now())
+        self._told((yield from self.run(call)), "operator")
         return (yield from self.line(number))
 
     # The pool --------------------------------------------------------------------------------------------------------
 
     def line(self, number: str) -> Flow[Line]:
         """One line as it stands. Raises UnknownLine."""
-        rows = yield from self._run(self._protocol.lines([number], self._now()))
+        rows = yield from self.run(self.protocol.lines([number], self._now()))
         if not rows:
             raise UnknownLine(number)
         return line_of(rows[0])
 
     def lines(self) -> Flow[tuple[Line, ...]]:
         """All lines, by number."""
-        rows = yield from self._run(self._protocol.lines((), self._now()))
+        rows = yield from self.run(self.protocol.lines((), self._now()))
         return tuple(sorted(map(line_of, rows), key=lambda line: line.number))
 
     def poll_if_due(self, token: str, interval: float, ttl: float) -> Flow[float]:
         """Poll if no process of the fleet holds the lease or polled lately. Returns the seconds until it is due."""
         now = self._now()
-        take = self._protocol.lease(token, ttl=ttl, interval=interval, give_back=False, now=now)
-        wait = yield from self._run(take)
+        take = self.protocol.lease(token, ttl=ttl, interval=interval, give_back=False, now=now)
+        wait = yield from self.run(take)
         if wait:
             return float(wait) / 1_000_000
         try:
@@ -232,10 +232,18 @@ class Flows:
             yield from self._give_back(token, ttl, interval)
         return interval
 
+    def poll_age(self) -> Flow[float | None]:
+        """Seconds since any process last polled and applied what it learnt; None if none did."""
+        now = self._now()
+        if now is None:
+            now = server_time((yield Command(("TIME",))))
+        polled_at: bytes | str | None = yield self.protocol.polled_at()
+        return None if polled_at is None else max(0.0, now - int(polled_at) / 1_000_000)
+
     def _give_back(self, token: str, ttl: float, interval: float) -> Flow[None]:
-        call = self._protocol.lease(token, ttl=ttl, interval=interval, give_back=True, now=self._now())
+        call = self.protocol.lease(token, ttl=ttl, interval=interval, give_back=True, now=self._now())
         try:
-            yield from self._run(call)
+            yield from self.run(call)
         except StoreUnavailable:
             logger.warning("the poll lease could not be given back; it runs out by itself")
 
@@ -265,13 +273,28 @@ def new_guard_parts(
     return Flows(Protocol(pool, policy or Policy(), hash_key), secrets, clock)
 
 
+def number_of(decision: Decision) -> str:
+    """The line of a decision. Raises SendBlocked if it was denied."""
+    if not decision.allowed or decision.from_number is None:
+        raise SendBlocked(decision)
+    return decision.from_number
+
+
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
 
 
-def _outcome(outcome: Outcome | str) -> Outcome:
+def check_max_wait(max_wait: float) -> float:
+    """`max_wait`, if it is from 0 to 86400 seconds; else ValueError naming it."""
+    if isinstance(max_wait, bool) or not isinstance(max_wait, (int, float)) or not 0 <= max_wait <= 86_400:
+        raise ValueError("max_wait must be from 0 to 86400 seconds")
+    return max_wait
+
+
+def as_outcome(outcome: Outcome | str) -> Outcome:
+    """An outcome from its short name. Raises ValueError naming `outcome`."""
     if isinstance(outcome, Outcome):
         return outcome
     named = {"sent": Outcome(True), "not_sent": Outcome(False), "unknown": Outcome(None)}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, overload
 
 import redis
 
-from sendguard.errors import SendBlocked
-from sendguard.flows import Flow, Poll, Step, Wait, new_guard_parts
+from sendguard.flows import Act, Flow, Poll, Step, Wait, new_guard_parts, number_of
 from sendguard.linq.client import LinqClient
 from sendguard.linq.poller import Poller
+from sendguard.middleware.guarded import F, Options, guard_function
+from sendguard.middleware.sending import Sending
 from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind
 from sendguard.policy import Policy
 from sendguard.request import Request
@@ -103,6 +104,8 @@ class SendGuard:
     def _perform(self, step: Step) -> Any:
         if isinstance(step, Wait):
             return time.sleep(step.seconds)
+        if isinstance(step, Act):
+            return step.run()
         if isinstance(step, Poll):
             if self._client is None:
                 self._client = LinqClient(api_key=self._api[0], base_url=self._api[1])
@@ -169,6 +172,52 @@ class SendGuard:
         """
         request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
         return number_of(self._drive(self._flows.choose(request, max_wait)))
+
+    def sending(
+        self,
+        to: str | Iterable[str],
+        *,
+        kind: SendKind | str = SendKind.CHAT,
+        from_number: str | None = None,
+        exclude: Iterable[str] = (),
+        line_type: str | None = None,
+        idempotency_key: str | None = None,
+        max_wait: float = 0.0,
+    ) -> Sending:
+        """A block of sending code: `with guard.sending(to) as send:` sends from `send.from_number`.
+
+        Arguments as `choose_from_number`. Decides when the block is entered, and raises SendBlocked there; settles when
+        it is left. An exception that shows that the message never left gives back what the decision took; one that
+        may have left does not; an error code of the API is learnt from, as `report` does.
+        """
+        request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
+        return Sending(self, request, max_wait)
+
+    @overload
+    def guarded(self, function: F, /, **options: Unpack[Options]) -> F: ...
+    @overload
+    def guarded(self, /, **options: Unpack[Options]) -> Callable[[F], F]: ...
+    def guarded(self, function: F | None = None, /, **options: Unpack[Options]) -> F | Callable[[F], F]:
+        """Put the guard in front of every call of a function that sends: `@guard.guarded`, or with options.
+
+            @guard.guarded(to="recipient", max_wait=5)
+            def send_hello(recipient: str, text: str, from_number: str = "") -> None: ...
+
+        Each call decides for the recipients among its arguments, hands the line to the function's `from_number`, and
+        settles as `sending` does. A caller who gives a `from_number` asks for that very line.
+
+        to: the parameter that holds the recipients ("to"). into: the one that receives the line ("from_number").
+        idempotency_key: the one that holds the send's key, unique among all sends of the pool: text, a number or a
+        UUID. kind, exclude, line_type, max_wait (seconds): as `choose_from_number` takes them.
+
+        Wrong use raises TypeError or ValueError here, saying what to write. A call raises SendBlocked if no line may
+        carry it, ValueError naming an argument that is wrong; the function is not called then.
+        """
+
+        def decorate(function: F) -> F:
+            return guard_function(self, function, options)
+
+        return decorate if function is None else decorate(function)
 
     def report(self, decision: Decision, outcome: Outcome | str) -> None:
         """Tell what became of a decided send. Reporting a decision again changes nothing of what it took.
@@ -252,9 +301,3 @@ class SendGuard:
         Use it as a context manager, or call `start` and `stop`.
         """
         return Poller(lambda token, ttl: self._drive(self._flows.poll_if_due(token, interval, ttl)), interval)
-
-
-def number_of(decision: Decision) -> str:
-    if not decision.allowed or decision.from_number is None:
-        raise SendBlocked(decision)
-    return decision.from_number

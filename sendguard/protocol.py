@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Sequence
 
 from sendguard.linq.events import Consent, LineUpdate, MessageFailed, MessageSeen
-from sendguard.models import Change, Decision, Health, Line, LineStatus, Reason
+from sendguard.models import Change, Decision, Health, LineStatus, Reason
 from sendguard.policy import LIMIT_NAMES, Policy
-from sendguard.request import Request, check_number, check_recipients
+from sendguard.replies import fields
+from sendguard.request import Chat, Request, check_number, check_recipients
 from sendguard.store import scripts
 from sendguard.store.scripts import Call, Command
 from sendguard.store.units import NEVER, limit_args, micros
@@ -22,6 +22,11 @@ from sendguard.store.units import NEVER, limit_args, micros
 POLL_COOLDOWN_CODES = frozenset({2027, 4002})
 """Error codes after which a line rests: temporarily ineligible; the sending phone is not available."""
 
+_RECEIPT = re.compile(
+    r"(\+[1-9][0-9]{6,14})\|([0-9]{1,16})\|([01])\|([0-9]{1,16})\|([0-9]{1,16})"
+    r"\|([\w-]{16})\|([0-9a-f]{24})\|([\w-]{16})?",
+    re.ASCII,
+)
 _POOL = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TIERS = {Health.HEALTHY: "1", Health.AT_RISK: "2", Health.CRITICAL: "3"}
 _LINE_TYPES = {None: "", "iMessage": "1", "RCS": "2"}
@@ -75,7 +80,10 @@ class Protocol:
         return base64.urlsafe_b64encode(hasher.digest()).decode()
 
     def _conversation(self, request: Request) -> str:
-        return self.digest(",".join(request.recipients))
+        return request.conversation or self.digest(",".join(request.recipients))
+
+    def _answer(self, conversation: str, key: str) -> str:
+        return self.digest(f"{conversation} {key}")
 
     def _key(self, kind: str, digest: str) -> str:
         return f"{self._prefix}{kind}:{digest}"
@@ -95,33 +103,35 @@ class Protocol:
         digest = self._conversation(request)
         key = request.idempotency_key
         remember = waiter or key is not None
-        name = request.decision_id if key is None else f"{digest} {key}"
+        answer = "" if not remember else self._answer(digest, request.decision_id if key is None else key)
         return self._call(
             scripts.DECIDE,
             now,
-            (self._key("r", digest), self._key("i", self.digest(name) if remember else "")),
+            (self._key("r", digest), self._key("i", answer)),
             (
-                request.kind.value,
+                request.place or request.kind.value,
                 request.from_number or "",
                 _LINE_TYPES[request.line_type],
                 request.decision_id,
                 "1" if remember else "0",
                 str(micros(max_wait)),
-                "1" if len(request.recipients) == 1 else "0",
+                "0" if len(request.recipients) > 1 or request.override_optout else "1",
                 *request.exclude,
             ),
         )
 
     def decision(self, reply: bytes | str, request: Request) -> Decision:
         """The answer of `decide`, under the policy's mode."""
-        allowed, line, reason, wait, status, health, starts, previous, decision_id, tat, cost, at = _fields(reply)
+        allowed, line, reason, wait, status, health, starts, previous, decision_id, tat, cost, at = fields(reply)
         granted = allowed == "1"
         named = line or request.from_number
         may_send = granted or (self.policy.mode == "observe" and named is not None)
         seconds = int(wait) / 1_000_000 if wait else None
         receipt = ""
         if granted:
-            receipt = "|".join((line, at, starts, tat, cost, self._conversation(request), decision_id))
+            digest, key = self._conversation(request), request.idempotency_key
+            answer = "" if key is None else self._answer(digest, key)
+            receipt = "|".join((line, at, starts, tat, cost, digest, decision_id, answer))
         return Decision(
             allowed=may_send,
             reason=_REASONS[reason],
@@ -136,19 +146,31 @@ class Protocol:
             wait=seconds or 0.0 if granted else 0.0,
         )
 
+    def remember_answer(self, decision: Decision, key: str) -> Command | None:
+        """Give an allowed decision for ten minutes to whoever asks with this key, as if it had been asked with it."""
+        found = _RECEIPT.fullmatch(decision.receipt)
+        if found is None:
+            return None
+        line, at, starts, tat, cost, digest, decision_id, _ = found.groups(default="")
+        previous = decision.previous_from_number or ""
+        text = "|".join((line, decision.reason.value, starts, previous, decision_id, tat, cost, at, at, "1", ""))
+        return Command(("SET", self._key("i", self._answer(digest, key)), text, "PX", "600000"))
+
     def settle(
         self, decision: Decision, *, unsent: bool, opted_out: bool, closed_for: float | None, now: float | None
     ) -> Call | None:
-        """What became of an allowed decision; None where the decision took nothing."""
-        try:
-            line, at, starts, tat, cost, digest, decision_id = decision.receipt.split("|")
-        except ValueError:
+        """What became of an allowed decision; None where the decision took nothing. Raises ValueError."""
+        if not decision.receipt:
             return None
+        found = _RECEIPT.fullmatch(decision.receipt)
+        if found is None:
+            raise ValueError("receipt must be as a decision gave it")
+        line, at, starts, tat, cost, digest, decision_id, answer = found.groups(default="")
         closed = "" if closed_for is None else str(micros(closed_for))
         return self._call(
             scripts.SETTLE,
             now,
-            (self._key("r", digest), self._key("s", decision_id)),
+            (self._key("r", digest), self._key("s", decision_id), self._key("i", answer)),
             (line, at, starts, tat, cost, "1" if unsent else "0", "1" if opted_out else "0", closed),
         )
 
@@ -261,11 +283,39 @@ class Protocol:
     def _chat_key(self, chat_id: str | None) -> str:
         return self._key("c", "" if chat_id is None else self.digest(chat_id))
 
+    # Chats -----------------------------------------------------------------------------------------------------------
+
+    def chat(self, chat_id: str) -> Command:
+        """Ask what is known of a chat."""
+        return Command(("GET", self._chat_key(chat_id)))
+
+    def chat_of(self, reply: bytes | str | None) -> Chat | None:
+        """What is known of a chat; None if that is not all that a decision needs."""
+        line, digest, *group = fields(reply) if reply else ("", "")
+        return Chat(line, digest, bool(group)) if line and digest else None
+
+    def chat_with(self, line: str, recipients: Iterable[str]) -> Chat:
+        """A chat whose line and recipients are known. Raises ValueError naming `to`."""
+        found = check_recipients(recipients)
+        return Chat(line, self.digest(",".join(found)), len(found) > 1)
+
+    def remember_chat(self, chat_id: str, chat: Chat) -> Command:
+        """Let every process know a chat, for 30 days."""
+        return Command(
+            (
+                "SET",
+                self._chat_key(chat_id),
+                f"{chat.line}|{chat.conversation}" + "|g" * chat.is_group,
+                "EX",
+                str(30 * 86_400),
+            )
+        )
+
     def changes(self, reply: Sequence[bytes | str], source: str) -> tuple[Change, ...]:
         """What an observation changed."""
         return tuple(
             Change(number, field, old or None, new or None, int(at) / 1_000_000, source)
-            for number, field, old, new, at in map(_fields, reply)
+            for number, field, old, new, at in map(fields, reply)
         )
 
     # The pool --------------------------------------------------------------------------------------------------------
@@ -278,50 +328,11 @@ class Protocol:
         """Which lines a poll no longer lists. at: when its request was sent, Unix seconds."""
         return self._call(scripts.SWEEP, now, (), (str(micros(at)), *numbers))
 
+    def polled_at(self) -> Command:
+        """Ask when the pool was last polled."""
+        return Command(("HGET", f"{self._prefix}meta", "polled_at"))
+
     def lease(self, token: str, *, ttl: float, interval: float, give_back: bool, now: float | None) -> Call:
         """Take or give back the lease on polling. ttl, interval: seconds."""
         args = (token, str(max(1, round(ttl * 1000))), str(micros(interval)), "1" if give_back else "0")
         return self._call(scripts.LEASE, now, (f"{self._prefix}poll",), args)
-
-
-def _fields(reply: bytes | str) -> list[str]:
-    text = reply.decode() if isinstance(reply, bytes) else reply
-    return text.split("|")
-
-
-def texts(reply: Iterable[bytes | str]) -> list[str]:
-    """A list of replies as text, whether or not the client decodes them."""
-    return [item.decode() if isinstance(item, bytes) else item for item in reply]
-
-
-def server_time(reply: Sequence[bytes | str | int]) -> float:
-    """The reply of TIME in Unix seconds."""
-    return int(reply[0]) + int(reply[1]) / 1_000_000
-
-
-def _seconds(text: str) -> float | None:
-    if not text or text == "-1":
-        return None
-    return math.inf if int(text) >= NEVER else int(text) / 1_000_000
-
-
-def line_of(reply: bytes | str) -> Line:
-    """One row of `lines`."""
-    number, status, health, raw_status, raw_health, kind, status_at, health_at, *rest = _fields(reply)
-    paused, cooling, used, ready, volume, starts = rest
-    return Line(
-        number=number,
-        status=LineStatus(status),
-        health=Health(health),
-        raw_status=raw_status or None,
-        raw_health=raw_health or None,
-        line_type=kind or None,
-        status_observed_at=_seconds(status_at),
-        health_observed_at=_seconds(health_at),
-        paused_until=_seconds(paused),
-        cooling_down_until=_seconds(cooling),
-        last_used_at=_seconds(used),
-        next_send_at=_seconds(ready),
-        daily_volume=int(volume),
-        new_conversations=int(starts),
-    )

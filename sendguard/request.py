@@ -50,8 +50,21 @@ def check_recipients(to: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+class Chat(NamedTuple):
+    """A chat of the API. line: the one it lives on; conversation: the digest of its recipients."""
+
+    line: str
+    conversation: str
+    is_group: bool
+
+
 class Request(NamedTuple):
-    """One question to the guard, checked."""
+    """One question to the guard, checked.
+
+    place: "" where a conversation may start; "in_chat" where the send goes into a chat that lives on `from_number`;
+    "sent" where it has left from there already and can only be counted. conversation: its digest, where it is known
+    by no more than that. override_optout: the send may go to one who opted out.
+    """
 
     recipients: tuple[str, ...]
     kind: SendKind
@@ -60,6 +73,9 @@ class Request(NamedTuple):
     line_type: str | None
     idempotency_key: str | None
     decision_id: str
+    place: str = ""
+    conversation: str = ""
+    override_optout: bool = False
 
     @classmethod
     def of(
@@ -89,4 +105,20 @@ class Request(NamedTuple):
             line_type=line_type,
             idempotency_key=idempotency_key,
             decision_id=os.urandom(12).hex(),
+        )
+
+    @classmethod
+    def in_chat(cls, chat: Chat, kind: SendKind, idempotency_key: str | None, *, override_optout: bool) -> Request:
+        """A send into a chat, which cannot move to another line."""
+        return cls(
+            recipients=(),
+            kind=kind,
+            from_number=chat.line,
+            exclude=(),
+            line_type=None,
+            idempotency_key=idempotency_key,
+            decision_id=os.urandom(12).hex(),
+            place="in_chat",
+            conversation=chat.conversation,
+            override_optout=override_optout or chat.is_group,
         )

@@ -404,6 +404,29 @@ def test_law_8_a_day_later_the_key_is_forgotten(guard: SendGuard, clock: ManualC
     assert guard.decide(ANN, idempotency_key="job-7").decision_id != first.decision_id
 
 
+def test_law_8_what_was_given_back_is_decided_and_paid_anew(guard: SendGuard) -> None:
+    add(guard, A)
+    first = guard.decide(ANN, idempotency_key="job-7")
+    guard.report(first, "not_sent")
+    again = guard.decide(ANN, idempotency_key="job-7")
+    assert again.decision_id != first.decision_id
+    assert guard.lines()[0].daily_volume == 1
+
+
+def test_law_4_a_conversation_whose_first_message_never_left_has_not_begun(guard: SendGuard) -> None:
+    add(guard, A)
+    add(guard, B)
+    first = guard.decide(ANN)
+    guard.report(first, "not_sent")
+    guard.observe(str(first.from_number), health="AT_RISK")
+    second = guard.decide(ANN)
+    assert second.reason is Reason.NEW_CONVERSATION
+    assert second.from_number != first.from_number
+    guard.decide(ANN)
+    guard.report(second, "not_sent")
+    assert guard.decide(ANN).reason is Reason.STICKY, "another message was sent in it"
+
+
 # Operators, modes and outcomes ---------------------------------------------------------------------------------------
 
 

@@ -120,7 +120,10 @@ class Model:
         return 0.0 if len(times) < quota.limit else sorted(times)[-quota.limit] + quota.per
 
     def candidates(self, to: Any, now: float) -> tuple[set[str], float]:
-        """Law 5: the lines that a new conversation may go to now, and when the first will be clear if there is none."""
+        """Law 5: the lines that a new conversation may go to now, and when the first will be clear if there is none.
+
+        One that something stood in the way of counts as idle since that cleared, or since its last use.
+        """
         soonest = math.inf
         for tier in self.policy.new_conversations_on:
             lines = [n for n, line in self.lines.items() if line.health == tier.value]
@@ -129,7 +132,7 @@ class Model:
             if ready:
                 idle = {n: max(self.lines[n].used, self.clear_of_line(n)) for n in ready}
                 first = min(idle.values())
-                return {n for n in ready if idle[n] <= first + 0.001}, now
+                return {n for n in ready if self.lines[n].used <= first + 0.001}, now
             soonest = min([soonest, *clear.values()])
         return set(), soonest
 

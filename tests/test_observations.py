@@ -351,7 +351,7 @@ def test_a_line_assigned_while_the_poll_was_under_way_stays(polled: SendGuard, a
 
     def during() -> None:
         clock.advance(1)
-        polled._drive(polled._flows._run(polled._flows._protocol.observe([_assigned(B, clock())], now=clock())))
+        polled._drive(polled._flows.run(polled._flows.protocol.observe([_assigned(B, clock())], now=clock())))
         clock.advance(1)
 
     api.during = during

@@ -82,7 +82,7 @@ def test_a_poller_survives_a_missing_key(
 def test_a_holder_that_died_is_replaced_when_its_lease_runs_out(new_guard: Callable[..., SendGuard]) -> None:
     guard = new_guard(clock=None)
     guard._client = Api()  # type: ignore[assignment]
-    lease = guard._flows._protocol.lease("dead", ttl=0.2, interval=60, give_back=False, now=None)
+    lease = guard._flows.protocol.lease("dead", ttl=0.2, interval=60, give_back=False, now=None)
     assert guard._store.run(lease) == 0
     assert 0 < guard._drive(guard._flows.poll_if_due("alive", 60, 10)) <= 0.2
     wait_until(lambda: guard._drive(guard._flows.poll_if_due("alive", 60, 10)) == 60)

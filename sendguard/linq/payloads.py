@@ -135,6 +135,14 @@ def parse_phone_numbers(payload: object, at: float) -> tuple[LineUpdate, ...]:
     return tuple(update for update in updates if update is not None)
 
 
+def chat_line_and_recipients(payload: object) -> tuple[str, tuple[str, ...]] | None:
+    """Read the answer of `GET /v3/chats/{id}`: the line that the chat lives on, and all others in it."""
+    chat = _Chat.model_validate(payload if isinstance(payload, dict) else {})
+    line = next((each.handle for each in chat.handles if each.is_me and each.handle), None)
+    others = tuple(each.handle for each in chat.handles if each.handle and not each.is_me)
+    return (line, others) if line is not None and is_e164(line) and others else None
+
+
 def _kind_and_data(envelope: _Envelope, payload: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     if envelope.event_type is not None:
         return envelope.event_type, envelope.data or {}
@@ -159,7 +167,7 @@ def _news(kind: str, data: dict[str, Any], at: float) -> LineUpdate | MessageSee
 
 def _line(line: _LineData, at: float) -> tuple[str, float]:
     if line.phone_number is None or not is_e164(line.phone_number):
-        raise WebhookRejected("data.phone_number is not an E.164 number")
+        raise WebhookRejected("data.phone_number is not an E.164 number", authentic=True)
     return line.phone_number, _first_time(line.changed_at, at)
 
 

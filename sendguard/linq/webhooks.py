@@ -94,13 +94,14 @@ def _text(body: object) -> str:
 
 
 def _object(text: str) -> dict[str, Any]:
+    """What an authentic body holds."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
     # Raised outside the handler: a JSONDecodeError in the context would carry the body along.
     if not isinstance(value, dict):
-        raise WebhookRejected("the body is not a JSON object")
+        raise WebhookRejected("the body is not a JSON object", authentic=True)
     return value
 
 

@@ -1,8 +1,9 @@
 -- Decide one send: which line may carry it, or why none may and when to ask again.
 --
 -- KEYS: 16 recipient; 17 remembered answer (used if ARGV 22 is '1').
--- ARGV: 18 kind; 19 from_number or ''; 20 line type ('' any, '1' iMessage, '2' RCS); 21 decision id; 22 remember;
---   23 how long the caller would wait; 24 '1' if `to` is one recipient; 25... lines not to start a conversation on.
+-- ARGV: 18 kind, 'in_chat' for a send into a chat that lives on `from_number`, or 'sent' for one that left from there
+--   unasked and is only counted; 19 from_number or ''; 20 line type ('' any, '1' iMessage, '2' RCS); 21 decision id; 22 remember;
+--   23 how long the caller would wait; 24 '1' if an opt-out binds; 25... lines not to start a conversation on.
 -- Reply: allowed|line|reason|wait|status|health|new conversation|previous line|decision id|tat|cost|at. On a denial,
 --   wait is '' where waiting cannot help. An allowed decision with a wait is a slot that the caller holds: it asks again
 --   then, with the same remembered answer, and learns whether the line may still be sent on.
@@ -146,9 +147,10 @@ local function decide()
   if from ~= '' then
     line, reason = read_line(from), 'requested'
     if not line or not (line.stands or line.assigned) then return deny(nil, 'unknown_line') end
-    starts = not recipient.windows[from]
+    starts = kind ~= 'in_chat' and not recipient.windows[from]
     at, why = ready_for(recipient, line, starts)
     if starts and at < NEVER and not ARGV[13]:find(line.tier, 1, true) then at, why = NEVER, 'new_conversations' end
+    if kind == 'sent' then at, why = now, nil end
   elseif home then
     line = read_line(home)
     local gone = not line or not (line.stands or line.assigned)
@@ -171,7 +173,7 @@ local function decide()
   at = math.max(at, now)
   local cost = spend(line, at, starts)
   save(line)
-  add_conversation(recipient, line.number, from == '' or not holds(home))
+  add_conversation(recipient, line.number, from == '' or kind == 'sent' or not holds(home))
   recipient.windows[line.number] =
     window_add(recipient.windows[line.number], limit_of(line, 11), limit_of(line, 12), at, 1)
   write_recipient(KEYS[16], recipient)

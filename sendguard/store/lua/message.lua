@@ -4,7 +4,7 @@
 -- ARGV: 18 deduplicate; 19 line; 20 when it was sent; 21 '1' if a person sent it; 22 consent ('opt_in', 'opt_out' or '');
 --   23 '1' if it is history, not news; 24 the sender's digest; 25 whether there is a chat id; 26 '1' in a group.
 -- Reply: changes, as observe.lua.
--- Cost: 5 to 8 commands.
+-- Cost: 5 to 9 commands.
 
 if ARGV[18] == '1' and not first_time(KEYS[16]) then return {} end
 
@@ -33,7 +33,10 @@ if ARGV[24] ~= '' then
 end
 
 if line and ARGV[25] == '1' then
-  call('SET', KEYS[18], line.number .. '|' .. (ARGV[26] == '1' and '' or ARGV[24]), 'EX', '2592000')
+  local known = call('GET', KEYS[18])
+  local who = ARGV[26] == '1' and '' or ARGV[24]
+  local same = who == '' and known and known:match('^[^|]*') == line.number
+  call('SET', KEYS[18], same and known or line.number .. '|' .. who, 'EX', '2592000')
 end
 
 -- Sends were counted when they were decided.

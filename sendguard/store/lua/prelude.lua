@@ -288,3 +288,10 @@ local function add_conversation(recipient, number, current)
     table.insert(lines, 1, number)
   end
 end
+
+local function remove_conversation(recipient, number)
+  for i, each in ipairs(recipient.lines) do
+    if each == number then table.remove(recipient.lines, i) break end
+  end
+  recipient.windows[number] = nil
+end

@@ -1,10 +1,12 @@
--- Settle what became of a send: give back what it took, or learn of its recipient.
+-- Settle what became of a send: give back what it took, or learn of its recipient. A conversation that it was to start,
+-- and that nothing else was sent in, has not begun.
 --
--- KEYS: 16 recipient; 17 settled (once for each decision).
+-- KEYS: 16 recipient; 17 settled (once for each decision); 18 remembered answer. What was given back is forgotten, so
+--   that a retry with the same idempotency key is decided, and pays, anew.
 -- ARGV: 18 line; 19 at; 20 new conversation; 21 tat; 22 cost; 23 '1' to give back; 24 '1' if the recipient has opted
 --   out; 25 how long the pair is closed, '' if it is not.
 -- Reply: 1 if it was applied, 0 if this decision was settled before.
--- Cost: 4 to 7 commands.
+-- Cost: 4 to 8 commands.
 
 if not call('SET', KEYS[17], '1', 'NX', 'EX', '86400') then return 0 end
 local line, at = read_line(ARGV[18]), tonumber(ARGV[19])
@@ -15,6 +17,11 @@ if ARGV[23] == '1' and line then
   unspend(line, at, ARGV[20] == '1', tonumber(ARGV[21]), tonumber(ARGV[22]))
   save(line)
   if window then window = window_remove(window, at) end
+  if window == '' and ARGV[20] == '1' and ARGV[25] == '' then
+    remove_conversation(recipient, ARGV[18])
+    window = nil
+  end
+  call('DEL', KEYS[18])
 end
 if ARGV[24] == '1' and recipient.consent >= 0 then recipient.consent = -now end
 if ARGV[25] ~= '' and line and window then

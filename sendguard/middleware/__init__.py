@@ -1,0 +1,1 @@
+"""Ways into the guard for code that already sends: around a block, around a function, under an HTTP client."""
