@@ -10,11 +10,13 @@ from sendguard.errors import (
     WebhookRejected,
 )
 from sendguard.guard import SendGuard
+from sendguard.middleware.transport import AsyncSendGuardTransport, SendGuardTransport
 from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Reason, SendKind
 from sendguard.policy import Policy, Quota, TokenBucket
 
 __all__ = [
     "AsyncSendGuard",
+    "AsyncSendGuardTransport",
     "Change",
     "Decision",
     "Health",
@@ -28,6 +30,7 @@ __all__ = [
     "SendBlocked",
     "SendGuard",
     "SendGuardError",
+    "SendGuardTransport",
     "SendKind",
     "StoreUnavailable",
     "TokenBucket",

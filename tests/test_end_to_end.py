@@ -109,7 +109,7 @@ def flip_something(simulator: Simulator, dice: random.Random) -> None:
         simulator.flip(line.number, health=dice.choice(others))
 
 
-def jobs(store: str, pool: str, simulator: Simulator) -> list[Job]:
+def jobs(store: str, pool: str, simulator: Simulator, way: str) -> list[Job]:
     shared, own = tuple(PEOPLE[:100]), PEOPLE[100:]
     return [
         Job(
@@ -123,7 +123,9 @@ def jobs(store: str, pool: str, simulator: Simulator) -> list[Job]:
             memos=MEMOS // SENDERS,
             recipients=tuple(own[i::SENDERS]),
             shared=shared,
+            lines=tuple(LINES),
             patience=6.0,
+            way=way,
         )
         for i in range(SENDERS)
     ]
@@ -145,7 +147,8 @@ def when_asked(
     }
 
 
-def test_the_main_job(simulator: Simulator, valkey: Any, pool: str) -> None:
+@pytest.mark.parametrize("way", sender.WAYS)
+def test_the_main_job(simulator: Simulator, valkey: Any, pool: str, way: str) -> None:
     guard = SendGuard(
         valkey.url,
         pool=pool,
@@ -162,7 +165,7 @@ def test_the_main_job(simulator: Simulator, valkey: Any, pool: str) -> None:
     delivery.duplicate, delivery.delay, delivery.reorder, delivery.reorder_hold = 0.3, (0.0, 0.15), 0.3, 0.3
 
     dice, flips = random.Random(7), 0
-    batches = [jobs(valkey.url, pool, simulator)[i::PROCESSES] for i in range(PROCESSES)]
+    batches = [jobs(valkey.url, pool, simulator, way)[i::PROCESSES] for i in range(PROCESSES)]
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as workers:
         running = [workers.apply_async(sender.run, (some,)) for some in batches]
         while not all(job.ready() for job in running):
@@ -184,7 +187,11 @@ def test_the_main_job(simulator: Simulator, valkey: Any, pool: str) -> None:
     assert any(delivery.duplicate for delivery in deliveries)
     assert _reordered(events, deliveries)
     at = when_asked(sends, logs)
-    _judge(sends, accepted, at, events, deliveries)
+    # Where the API goes on in a chat of its own choice, no guard can hold it to a pace: that is told of, and rare.
+    overruled = {ask.key for asked, _ in logs for ask in asked if ask.overruled}
+    assert len(overruled) < (0.03 * len(accepted) if way == "transport" else 1)
+    steered = [send for send in accepted if send.idempotency_key not in overruled]
+    _judge(sends, steered, at, events, deliveries)
     _judge_denials([ask.decision for asked, _ in logs for ask in asked], guard)
     guard.close()
 

@@ -16,6 +16,7 @@ from sendguard.middleware.memory import Recent
 from sendguard.middleware.outcome import outcome_of, outcome_of_response
 from sendguard.middleware.requests import (
     Route,
+    attempt_of,
     chat_request,
     idempotency_key,
     json_object,
@@ -61,9 +62,8 @@ class Gate:
 
     def _gated(self, request: httpx.Request, body: dict[str, Any], route: Route) -> Flow[httpx.Response]:
         key = idempotency_key(request.headers, body)
-        if key is None:
-            digest, attempt = same_send(request)
-            key = self._retries.pop((digest, attempt)) if attempt else None
+        if key is None and attempt_of(request):
+            key = self._retries.pop((same_send(request), attempt_of(request)))
         if route.call == "new_chat":
             return (yield from self._new_chat(request, body, key))
         if route.call == "auto_from":
@@ -176,7 +176,6 @@ class Gate:
 
     def _expect_retry(self, original: httpx.Request, ask: Request, decision: Decision) -> Flow[None]:
         """The SDK may try this send again under the same decision, so that it pays once (law 8)."""
-        digest, attempt = same_send(original)
         key = ask.idempotency_key
         if key is None:
             key = os.urandom(12).hex()
@@ -184,7 +183,7 @@ class Gate:
             if remember is None:
                 return
             yield from quietly(self._flows.run(remember))
-        self._retries.put((digest, attempt + 1), key)
+        self._retries.put((same_send(original), attempt_of(original) + 1), key)
 
     def _learn(self, chat_id: object, number: str, recipients: Iterable[str]) -> None:
         if isinstance(chat_id, str):

@@ -68,11 +68,15 @@ def idempotency_key(headers: Mapping[str, str], body: Mapping[str, Any]) -> str 
     return None
 
 
-def same_send(request: httpx.Request) -> tuple[bytes, int]:
-    """What tells a retry of the SDK's own from another send: a digest of the request, and which attempt it is."""
-    digest = blake2b(request.url.raw_path + b"\0" + request.content, digest_size=16).digest()
+def attempt_of(request: httpx.Request) -> int:
+    """Which attempt of the SDK's own this is: 0 for the first, and for code that counts none."""
     count = request.headers.get(RETRY_COUNT, "0")
-    return digest, int(count) if count.isascii() and count.isdigit() and len(count) < 5 else 0
+    return int(count) if count.isascii() and count.isdigit() and len(count) < 5 else 0
+
+
+def same_send(request: httpx.Request) -> bytes:
+    """A digest that the attempts of one send have in common."""
+    return blake2b(request.url.raw_path + b"\0" + request.content, digest_size=16).digest()
 
 
 def with_body(request: httpx.Request, body: Mapping[str, Any]) -> httpx.Request:
