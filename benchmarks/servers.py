@@ -42,7 +42,8 @@ def redis_binary() -> str:
 BINARIES = {"Valkey": valkey_binary, "Redis": redis_binary}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on the loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -68,7 +69,7 @@ def serve(kind: str) -> Iterator[str]:
     kind: a key of BINARIES.
     """
     with tempfile.TemporaryDirectory(prefix="sendguard-bench-") as folder:
-        port = _free_port()
+        port = free_port()
         command = [BINARIES[kind](), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         process = subprocess.Popen([*command, "--dir", folder], stdout=subprocess.DEVNULL)
         try:

@@ -57,9 +57,7 @@ def _calls(client: LinqAPIV3, guarded: bool) -> list[Way]:
     """New chats, each to somebody new, and messages into chats of the client's own."""
     first = (2 if guarded else 1) * 10_000_000
     people = map(recipient, itertools.count(first))
-    own = [
-        client.chats.create(from_=line(i % LINES), to=[next(people)], message=HELLO).chat.id for i in range(CHATS)
-    ]
+    own = [client.chats.create(from_=line(i % LINES), to=[next(people)], message=HELLO).chat.id for i in range(CHATS)]
     chats = itertools.cycle(own)
     lines = itertools.cycle([line(i) for i in range(LINES)])
     return [

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sendguard.errors import LinqError, SendBlocked, SendGuardError, StoreUnavailable, UnknownLine
 from sendguard.linq.events import LineUpdate, MessageFailed, MessageSeen
 from sendguard.linq.webhooks import read_webhook
-from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Reason
+from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome
 from sendguard.policy import Policy
 from sendguard.protocol import POLL_COOLDOWN_CODES, Protocol
 from sendguard.replies import line_of, server_time, texts
@@ -89,8 +89,8 @@ class Flows:
         try:
             reply = yield from self.run(call)
         except StoreUnavailable as error:
-            logger.error("decision %s denied: %s", request.decision_id, error)
-            return Decision(False, Reason.STORE_UNAVAILABLE, decision_id=request.decision_id)
+            logger.error("decision %s: %s", request.decision_id, error)
+            return self.protocol.undecided(request)
         decision = self.protocol.decision(reply, request)
         if now is not None and decision.retry_after is not None:
             return replace(decision, retry_after=_reaching(now, decision.retry_after))
@@ -99,6 +99,8 @@ class Flows:
     def choose(self, request: Request, max_wait: float) -> Flow[Decision]:
         """A decision, waited for: a slot is taken at once, in the order of asking, and confirmed when it has come."""
         check_max_wait(max_wait)
+        if self.protocol.policy.mode == "observe":
+            max_wait = 0.0
         deadline = time.monotonic() + max_wait
         waiter = max_wait > 0
         decision = yield from self.decide(request, max_wait, waiter=waiter)
@@ -115,6 +117,8 @@ class Flows:
     def report(self, decision: Decision, outcome: Outcome | str) -> Flow[None]:
         """Settle a decision: give back what an unsent message took, and learn what an error code tells."""
         outcome = as_outcome(outcome)
+        if not isinstance(decision, Decision):
+            raise ValueError("decision must be a Decision")
         code = outcome.code
         unsent = outcome.sent is False or (outcome.sent is None and code is not None and 1000 <= code < 3000)
         closed_for = (outcome.retry_after or 0.0) if code == 1007 else None
@@ -267,6 +271,10 @@ def new_guard_parts(
         raise ValueError("timeout must be above 0 and at most 60 seconds")
     if not isinstance(policy, (Policy, type(None))):
         raise ValueError("policy must be a Policy")
+    if not isinstance(webhook_secret, str | list | tuple | None):
+        raise ValueError("webhook_secret must be a secret or several, newest first")
+    if not isinstance(hash_key, str | bytes | None) or hash_key in ("", b""):
+        raise ValueError("hash_key must be text or bytes, and not empty")
     secrets = (webhook_secret,) if isinstance(webhook_secret, str) else tuple(webhook_secret or ())
     if not all(isinstance(secret, str) and secret for secret in secrets):
         raise ValueError("webhook_secret must be a secret or several, newest first")
@@ -298,7 +306,7 @@ def as_outcome(outcome: Outcome | str) -> Outcome:
     if isinstance(outcome, Outcome):
         return outcome
     named = {"sent": Outcome(True), "not_sent": Outcome(False), "unknown": Outcome(None)}
-    if outcome not in named:
+    if not isinstance(outcome, str) or outcome not in named:
         raise ValueError("outcome must be 'sent', 'not_sent', 'unknown' or an Outcome")
     return named[outcome]
 

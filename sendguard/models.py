@@ -148,5 +148,8 @@ class Outcome:
     def __post_init__(self) -> None:
         if self.code is not None and (isinstance(self.code, bool) or not isinstance(self.code, int)):
             raise ValueError(f"code must be a whole number, not {self.code!r}")
-        if self.retry_after is not None and not 0 <= self.retry_after <= 86_400:
+        wait = self.retry_after
+        if wait is not None and (
+            not isinstance(wait, int | float) or isinstance(wait, bool) or not 0 <= wait <= 86_400
+        ):
             raise ValueError(f"retry_after must be from 0 to 86400 seconds, not {self.retry_after!r}")

@@ -118,7 +118,11 @@ class Policy:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         _positive_seconds("cool_down", self.cool_down)
+        if not isinstance(self.overrides, Mapping):
+            raise ValueError("overrides must be a mapping of numbers to limits")
         for number, limits in self.overrides.items():
+            if not isinstance(limits, Mapping):
+                raise ValueError(f"overrides[{number!r}] must be a mapping of fields to limits")
             for name, value in limits.items():
                 if name not in LIMIT_NAMES:
                     raise ValueError(

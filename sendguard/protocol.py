@@ -125,7 +125,7 @@ class Protocol:
         allowed, line, reason, wait, status, health, starts, previous, decision_id, tat, cost, at = fields(reply)
         granted = allowed == "1"
         named = line or request.from_number
-        may_send = granted or (self.policy.mode == "observe" and named is not None)
+        may_send = granted or self._lets_pass(named)
         seconds = int(wait) / 1_000_000 if wait else None
         receipt = ""
         if granted:
@@ -145,6 +145,20 @@ class Protocol:
             receipt=receipt,
             wait=seconds or 0.0 if granted else 0.0,
         )
+
+    def undecided(self, request: Request) -> Decision:
+        """The answer while the store is out of reach, under the policy's mode."""
+        number, may_send = request.from_number, self._lets_pass(request.from_number)
+        return Decision(
+            allowed=may_send,
+            reason=Reason.STORE_UNAVAILABLE,
+            from_number=number if may_send else None,
+            decision_id=request.decision_id,
+        )
+
+    def _lets_pass(self, number: str | None) -> bool:
+        """Whether a denied send may go all the same: a guard that only observes blocks none that has a line."""
+        return self.policy.mode == "observe" and number is not None
 
     def remember_answer(self, decision: Decision, key: str) -> Command | None:
         """Give an allowed decision for ten minutes to whoever asks with this key, as if it had been asked with it."""

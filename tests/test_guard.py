@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import sendguard
 from sendguard import (
     AsyncSendGuard,
     Decision,
+    Outcome,
     Policy,
     Quota,
     Reason,
@@ -293,3 +295,47 @@ def test_decisions_and_errors_can_cross_processes(guard: SendGuard) -> None:
 def test_waiting_helper_fails_when_nothing_happens() -> None:
     with pytest.raises(AssertionError, match="timed out"):
         wait_until(lambda: False, timeout=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"store": "redis://:se/cret@localhost"}, "store"),
+        ({"store": "redis://localhost/0?foo=bar"}, "store"),
+        ({"store": f"redis://{'x' * 70}:6379"}, "store"),
+        ({"hash_key": 5}, "hash_key"),
+        ({"hash_key": ""}, "hash_key"),
+        ({"webhook_secret": 5}, "webhook_secret"),
+    ],
+)
+@pytest.mark.parametrize("kind", [SendGuard, AsyncSendGuard])
+def test_a_wrong_setting_is_named_and_not_shown(kind: Any, options: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{field} must ") as wrong:
+        kind(**options)
+    assert "se/cret" not in str(wrong.value)
+    assert "se" not in str(wrong.value.__cause__)
+
+
+def test_wrong_values_are_named(guard: SendGuard) -> None:
+    decision: Any = None
+    with pytest.raises(ValueError, match=r"^decision "):
+        guard.report(decision, "sent")
+    outcome: Any = []
+    with pytest.raises(ValueError, match=r"^outcome "):
+        guard.report(guard.decide("+14155550123"), outcome)
+    seconds: Any = "3"
+    with pytest.raises(ValueError, match=r"^retry_after "):
+        Outcome(retry_after=seconds)
+    with pytest.raises(ValueError, match=r"^interval "):
+        guard.poller(interval=seconds)
+    overrides: Any
+    for overrides in ([1], {"+12025550101": [1]}):
+        with pytest.raises(ValueError, match=r"^overrides"):
+            Policy(overrides=overrides)
+
+
+def test_without_fakeredis_the_embedded_store_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fakeredis", None)
+    for kind in (SendGuard, AsyncSendGuard):
+        with pytest.raises(ValueError, match=r"sendguard\[memory\]"):
+            kind()

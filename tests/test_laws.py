@@ -19,6 +19,7 @@ from sendguard import (
     TokenBucket,
     UnknownLine,
 )
+from sendguard.request import Request
 from tests.support import ManualClock
 
 A, B, C = "+12025550101", "+12025550102", "+12025550103"
@@ -425,6 +426,72 @@ def test_law_4_a_conversation_whose_first_message_never_left_has_not_begun(guard
     guard.decide(ANN)
     guard.report(second, "not_sent")
     assert guard.decide(ANN).reason is Reason.STICKY, "another message was sent in it"
+
+
+def test_law_3_a_late_refund_takes_back_no_other_send(new_guard: NewGuard, clock: ManualClock) -> None:
+    guard = new_guard(policy=Policy(pair=Quota(2, per=60)))
+    add(guard, A)
+    first = guard.decide(ANN)
+    clock.advance(61)
+    assert guard.decide(ANN).allowed
+    assert guard.decide(ANN).allowed
+    guard.report(first, "not_sent")
+    denied(guard.decide(ANN), Reason.PAIR, 60)
+
+
+def test_law_4_a_late_refund_ends_no_conversation(guard: SendGuard, clock: ManualClock) -> None:
+    add(guard, A)
+    first = guard.decide(ANN)
+    clock.advance(61)
+    assert guard.decide(ANN).reason is Reason.STICKY
+    guard.report(first, "not_sent")
+    assert guard.decide(ANN).reason is Reason.STICKY
+
+
+def test_law_3_a_slot_that_nobody_took_in_time_is_decided_anew(new_guard: NewGuard, clock: ManualClock) -> None:
+    guard = new_guard(policy=Policy(at_risk=TokenBucket(1, per=60)))
+    add(guard, A, health="AT_RISK")
+    flows = guard._flows
+    waiters = [Request.of(ANN, "chat", None, (), None, f"waiter-{i}") for i in range(3)]
+    slots = [guard._drive(flows.decide(waiter, 600.0, waiter=True)) for waiter in waiters]
+    clock.advance(430)
+    answers = [guard._drive(flows.decide(waiter, 0.0, waiter=True)) for waiter in waiters]
+    assert [slot.wait for slot in slots] == [0, 60, 120]
+    assert [answer.allowed for answer in answers] == [True, True, False]
+
+
+def test_law_3_a_pair_is_kept_on_more_lines_than_eight(new_guard: NewGuard) -> None:
+    guard = new_guard(policy=Policy(pair=Quota(1, per=60)))
+    numbers = [f"+120255502{i:02d}" for i in range(12)]
+    for number in numbers:
+        add(guard, number)
+    assert all(guard.decide(ANN, from_number=number).allowed for number in numbers)
+    for number in numbers:
+        denied(guard.decide(ANN, from_number=number), Reason.PAIR, 60)
+
+
+def test_an_operator_outranks_what_is_dated_ahead(guard: SendGuard, clock: ManualClock) -> None:
+    guard.observe(A, status="FLAGGED", health="CRITICAL", observed_at=clock() + 120)
+    line = guard.observe(A, status="ACTIVE", health="HEALTHY")
+    assert (line.status.value, line.health.value) == ("ACTIVE", "HEALTHY")
+
+
+def test_law_9_an_outcome_makes_no_line_known(guard: SendGuard, new_guard: NewGuard, clock: ManualClock) -> None:
+    stranger = new_guard(pool=f"{guard.pool}-other")
+    add(stranger, A)
+    guard.report(stranger.decide(ANN), Outcome(sent=True, code=2027))
+    clock.advance(301)
+    denied(guard.decide(ANN), Reason.NO_LINES)
+
+
+def test_observe_mode_never_waits_and_passes_a_named_line_without_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    with SendGuard("redis://127.0.0.1:1/0", timeout=0.1, policy=Policy(mode="observe")) as guard:
+        told = guard.decide(ANN, from_number=A)
+    assert (told.allowed, told.from_number, told.reason) == (True, A, Reason.STORE_UNAVAILABLE)
+    with SendGuard(policy=Policy(mode="observe", at_risk=TokenBucket(1, per=60))) as guard:
+        guard.observe(A, health="AT_RISK")
+        monkeypatch.setattr("sendguard.guard.time.sleep", lambda _: pytest.fail("it waits"))
+        assert [guard.choose_from_number(ANN, max_wait=20) for _ in range(3)] == [A, A, A]
 
 
 # Operators, modes and outcomes ---------------------------------------------------------------------------------------

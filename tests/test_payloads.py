@@ -216,9 +216,9 @@ def test_consent_is_of_the_whole_message(parts: Any, expected: Consent | None) -
 
 
 def test_a_group_is_never_marked_but_opts_in() -> None:
-    for word in ("STOP", "Hello"):
+    for word, consent in (("STOP", None), ("Hello", Consent.OPT_IN)):
         group = received([text(word)], is_group=True)
-        assert (group.is_group, group.consent) == (True, Consent.OPT_IN)
+        assert (group.is_group, group.consent) == (True, consent)
 
 
 def test_the_event_type_decides_which_way_a_message_went() -> None:

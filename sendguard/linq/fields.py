@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 _MAX_STATE = 32
 _NOT_STATE = re.compile(r"[^A-Za-z0-9_ -]")
+_WORD = re.compile(r"[A-Za-z0-9_ -]{1,32}")
 _LETTER_OR_DIGIT = re.compile(r"[A-Z0-9]")
 
 
@@ -65,6 +66,11 @@ def state(value: object) -> str | None:
     return kept if _LETTER_OR_DIGIT.search(kept) else "UNKNOWN"
 
 
+def word(value: object) -> str | None:
+    """A short name as it is spelt; None for anything else."""
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else None
+
+
 def state_or_object(value: object) -> str | None:
     """As `state`, of a plain value or of the `status` of an object (FACTS: webhooks carry the one, polls the other)."""
     return state(value.get("status")) if isinstance(value, dict) else state(value)
@@ -79,6 +85,7 @@ def _json_objects(value: object) -> list[dict[Any, Any]]:
 
 
 Text = Annotated[str | None, BeforeValidator(text)]
+Word = Annotated[str | None, BeforeValidator(word)]
 Truth = Annotated[bool, BeforeValidator(lambda value: value is True)]
 UnixTime = Annotated[float | None, BeforeValidator(unix_time)]
 State = Annotated[str | None, BeforeValidator(state)]

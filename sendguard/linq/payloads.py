@@ -22,6 +22,7 @@ from sendguard.linq.fields import (
     Text,
     Truth,
     UnixTime,
+    Word,
     state,
 )
 
@@ -52,7 +53,7 @@ class _PolledLine(Lenient):
     status: Any = None
     reputation: StateOrObject = None
     health_status: StateOrObject = None
-    line_type: Text = None
+    line_type: Word = None
 
 
 class _Handle(Lenient):
@@ -236,7 +237,9 @@ def _consent(parts: object, *, is_group: bool) -> Consent | None:
     """What an inbound message does (FACTS, "Opt-out"): a group is never marked, and any other word opts in again."""
     if not isinstance(parts, list):
         return None
-    return Consent.OPT_OUT if not is_group and _is_opt_out(_whole_text(parts)) else Consent.OPT_IN
+    if _is_opt_out(_whole_text(parts)):
+        return None if is_group else Consent.OPT_OUT
+    return Consent.OPT_IN
 
 
 def _whole_text(parts: list[Any]) -> str:

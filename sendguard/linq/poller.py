@@ -16,7 +16,7 @@ _JITTER = 0.1
 
 
 def _check(interval: float) -> float:
-    if not 0 < interval <= 86_400:
+    if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 < interval <= 86_400:
         raise ValueError("interval must be above 0 and at most 86400 seconds")
     return interval
 

@@ -45,11 +45,15 @@ _shared_memory: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDiction
 _shared_memory_lock = threading.Lock()
 
 
-def _memory_server(name: str) -> Any:
+def _memory_client(kind: str, name: str) -> Any:
     try:
         import fakeredis
     except ImportError:
         raise ValueError("store 'memory://' needs the extra: pip install 'sendguard[memory]'") from None
+    return getattr(fakeredis, kind)(server=_memory_server(fakeredis, name))
+
+
+def _memory_server(fakeredis: Any, name: str) -> Any:
     if not name:
         return fakeredis.FakeServer()
     with _shared_memory_lock:
@@ -60,10 +64,24 @@ def _memory_server(name: str) -> Any:
 
 
 def _check_url(url: str) -> str:
-    scheme = urlsplit(url).scheme
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        scheme, _ = parts.scheme, parts.port  # which it reads only now
+    except (ValueError, UnicodeError):
+        raise ValueError("store must be a URL; special characters of its password are written as %XX") from None
     if scheme not in SCHEMES:
         raise ValueError(f"store must be a URL with one of the schemes {', '.join(SCHEMES)}, or a Redis client")
     return scheme
+
+
+def _client_of(kind: Any, url: str, timeout: float, retry: Any) -> Any:
+    try:
+        client = kind.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry)
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    except (TypeError, ValueError):
+        raise ValueError("store must be a URL as redis-py reads it; something behind its address is wrong") from None
+    return client
 
 
 class Store:
@@ -83,13 +101,9 @@ class Store:
                 raise ValueError(f"store must be a URL or a redis.Redis, not {type(store).__name__}")
             self._client: Any = store
         elif _check_url(store) == "memory":
-            import fakeredis
-
-            self._client = fakeredis.FakeRedis(server=_memory_server(urlsplit(store).netloc))
+            self._client = _memory_client("FakeRedis", urlsplit(store).netloc)
         else:
-            self._client = redis.Redis.from_url(
-                store, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-            )
+            self._client = _client_of(redis.Redis, store, timeout, Retry(NoBackoff(), 0))
         self._direct = type(self._client) is redis.Redis
         self._idle: deque[Any] = deque()
         self._process = os.getpid()
@@ -126,7 +140,7 @@ class Store:
     def _borrow(self) -> Any:
         """A connection that nobody uses. The client's pool takes longer, so a client of our own keeps those it gave."""
         if self._process != os.getpid():
-            self._process, self._idle = os.getpid(), deque()
+            self._idle, self._process = deque(), os.getpid()
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -161,15 +175,11 @@ class AsyncStore:
                 raise ValueError(f"store must be a URL or a redis.asyncio.Redis, not {type(store).__name__}")
             self._client: Any = store
         elif _check_url(store) == "memory":
-            import fakeredis
-
-            self._client = fakeredis.FakeAsyncRedis(server=_memory_server(urlsplit(store).netloc))
+            self._client = _memory_client("FakeAsyncRedis", urlsplit(store).netloc)
         else:
             from redis.asyncio.retry import Retry as AsyncRetry
 
-            self._client = redis.asyncio.Redis.from_url(
-                store, socket_timeout=timeout, socket_connect_timeout=timeout, retry=AsyncRetry(NoBackoff(), 0)
-            )
+            self._client = _client_of(redis.asyncio.Redis, store, timeout, AsyncRetry(NoBackoff(), 0))
         self._direct = type(self._client) is redis.asyncio.Redis
 
     async def run(self, call: Call | Command) -> Reply:

@@ -11,7 +11,7 @@
 
 local kind, from, class = ARGV[18], ARGV[19], tonumber(ARGV[20])
 local remember, patience = ARGV[22] == '1', tonumber(ARGV[23])
-local DAY = 86400000000
+local DAY, SLOT = 86400000000, 1000000
 
 local function reply(allowed, line, reason, wait, starts, previous, id, tat, cost, at)
   return (allowed and '1|' or '0|') .. (line and line.number or '') .. '|' .. reason .. '|'
@@ -46,7 +46,8 @@ local function remembered(number, reason, starts, previous, id, tat, cost, at, t
 end
 
 -- The same answer for the same send (law 8). One whose slot has not come yet is void when the health of its line changed
--- since, as another pace holds now; one that was given is given again as long as its line stands.
+-- since, as another pace holds now, or when nobody took it for a second, as two of them could go at once by then; one that
+-- was given is given again as long as its line stands.
 local function replay(recipient)
   local raw = call('GET', KEYS[17])
   if not raw then return nil end
@@ -54,7 +55,7 @@ local function replay(recipient)
   tat, cost, at, taken, starts = tonumber(tat), tonumber(cost), tonumber(at), tonumber(taken), starts == '1'
   if now - taken >= DAY then return nil end
   local line = read_line(number)
-  if stands(line) and (given == '1' or line.changed <= taken) then
+  if stands(line) and (given == '1' or line.changed <= taken and now - at <= SLOT) then
     if at > now then
       if at - now > patience then return deny(line, 'throttled', at) end
       return reply(true, line, reason, at - now, starts, previous, id, tat, cost, at)
@@ -67,7 +68,8 @@ local function replay(recipient)
   if given ~= '1' and line then
     unspend(line, at, starts, tat, cost)
     save(line)
-    if recipient.windows[number] then recipient.windows[number] = window_remove(recipient.windows[number], at) end
+    local window = recipient.windows[number]
+    if window then recipient.windows[number] = window_remove(window, limit_of(line, 12), at) end
     write_recipient(KEYS[16], recipient)
     call('DEL', KEYS[17])
   end

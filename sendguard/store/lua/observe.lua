@@ -89,10 +89,13 @@ local function apply(i)
     if number == '' or not call('HEXISTS', KEYS[1], number) then return end
   end
   local line = read_line(number)
+  if not line and ARGV[i + 7] ~= '' then return end  -- what is learnt by sending makes no line known
   if ARGV[19] == '1' and not (line and line.assigned) then return 'UNKNOWNLINE ' .. number end
   line = line or fresh(number)
-  set_status(line, ARGV[i + 2], at)
-  set_health(line, ARGV[i + 3], at)
+  -- Who speaks of now outranks what was dated ahead of our clock.
+  local undated = ARGV[i + 1] == ''
+  set_status(line, ARGV[i + 2], undated and line.status_at > at and line.status_at + 1 or at)
+  set_health(line, ARGV[i + 3], undated and line.health_at > at and line.health_at + 1 or at)
   set_kind(line, ARGV[i + 4], at)
   set_assigned(line, ARGV[i + 5], at)
   if ARGV[i + 6] ~= '' then

@@ -100,9 +100,10 @@ local function window_add(w, limit, per, at, n)
   return pack6(ms) .. total .. w:sub(HEAD + 1) .. pack6(ms) .. pack_count(n)
 end
 
--- Take back one event that was counted at a time.
-local function window_remove(w, at)
+-- Take back one event that was counted at a time, if it still counts.
+local function window_remove(w, per, at)
   local ms, i = math.ceil(at / 1000), HEAD + 1
+  if ms * 1000 + per <= now then return w end
   while i <= #w and time_at(w, i) < ms do i = i + ENTRY end
   if i > #w then return w end
   local n, rest = count_at(w, i) - 1, w:sub(i + ENTRY)
@@ -242,13 +243,14 @@ end
 -- times at which that one was admitted stand on it.
 local function unspend(line, at, starts, tat, cost)
   if tat == line.tat then line.tat = line.tat - cost end
-  line.volume = window_remove(line.volume, at)
-  if starts then line.starts = window_remove(line.starts, at) end
+  line.volume = window_remove(line.volume, limit_of(line, 8), at)
+  if starts then line.starts = window_remove(line.starts, limit_of(line, 10), at) end
 end
 
 -- Recipients -----------------------------------------------------------------------------------------------------
 -- A record: consent, then for each line that a conversation lives on, the current one first, its number and the window
--- of the pair. consent: 0 nothing heard; positive, when they last wrote; negative, when they opted out.
+-- of the pair. consent: 0 nothing heard; positive, when they last wrote; negative, when they opted out. Of more than
+-- eight, only those are kept whose windows still count something.
 
 local MAX_CONVERSATIONS = 8
 
@@ -267,9 +269,10 @@ end
 
 local function write_recipient(key, recipient)
   local text = recipient.consent == 0 and '|' or int(recipient.consent) .. '|'
-  for i = 1, math.min(#recipient.lines, MAX_CONVERSATIONS) do
-    local window = recipient.windows[recipient.lines[i]]
-    text = text .. recipient.lines[i] .. ':' .. #window .. ':' .. window
+  for i, number in ipairs(recipient.lines) do
+    local window = recipient.windows[number]
+    if i > MAX_CONVERSATIONS then window = window_trim(window, limit_of({ number = number }, 12)) end
+    if i <= MAX_CONVERSATIONS or window ~= '' then text = text .. number .. ':' .. #window .. ':' .. window end
   end
   call('SET', key, text)
 end

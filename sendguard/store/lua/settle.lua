@@ -16,11 +16,12 @@ local window = recipient.windows[ARGV[18]]
 if ARGV[23] == '1' and line then
   unspend(line, at, ARGV[20] == '1', tonumber(ARGV[21]), tonumber(ARGV[22]))
   save(line)
-  if window then window = window_remove(window, at) end
-  if window == '' and ARGV[20] == '1' and ARGV[25] == '' then
+  local left = window and window_remove(window, limit_of(line, 12), at)
+  if left == '' and window ~= '' and ARGV[20] == '1' and ARGV[25] == '' then
     remove_conversation(recipient, ARGV[18])
-    window = nil
+    left = nil
   end
+  window = left
   call('DEL', KEYS[18])
 end
 if ARGV[24] == '1' and recipient.consent >= 0 then recipient.consent = -now end
