@@ -23,6 +23,7 @@ lint: $(VENV)/.test $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.core
+	$(BIN)/python -m benchmarks.ways
 
 # The tests run on a real Redis besides Valkey; Debian's package brings its server.
 servers:

@@ -21,7 +21,7 @@ from benchmarks.servers import free_port
 from benchmarks.setup import TIMEOUT, add_lines, recipient
 from sendguard import SendGuard
 
-LINES, RECIPIENTS, CLIENTS = 10, 5000, 8
+LINES, RECIPIENTS, CLIENTS = 10, 500, 8
 PLAIN = "/healthz"
 CHOOSE = "/v1/choose-from-number"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
@@ -112,11 +112,20 @@ def sidecar(store: str) -> Iterator[int]:
     """The port of a sidecar on the last core alone; this process and the store share the others."""
     cores = sorted(os.sched_getaffinity(0))
     port = free_port()
-    environment = {"SENDGUARD_STORE": store, "SENDGUARD_POOL": "sidecar", "SENDGUARD_PORT": str(port)}
+    endless = {"limit": 10_000_000, "per": 86_400}
+    policy = {"daily_volume": endless, "new_conversations": endless, "pair": {"limit": 10_000_000, "per": 60}}
+    environment = {
+        "SENDGUARD_STORE": store,
+        "SENDGUARD_POOL": "sidecar",
+        "SENDGUARD_PORT": str(port),
+        "SENDGUARD_POLICY": json.dumps(policy),
+        "SENDGUARD_POLL_INTERVAL": "0",
+    }
     command = [sys.executable, "-c", "from sendguard.cli import main; main()", "serve"]
     process = subprocess.Popen(
         command,
-        env={**os.environ, **environment, "SENDGUARD_POLL_INTERVAL": "0"},
+        env={**os.environ, **environment},
+        stderr=subprocess.DEVNULL,
         preexec_fn=lambda: os.sched_setaffinity(0, cores[-1:]),
     )
     os.sched_setaffinity(0, cores[:-1] or cores)

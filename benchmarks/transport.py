@@ -25,12 +25,32 @@ CHATS = 250
 HELLO: Any = {"parts": [{"type": "text", "value": "Hello"}]}
 
 
+HOW = {
+    "plain": "the SDK alone",
+    "ping": "a bare PING to the store before each call",
+    "guarded": "SendGuardTransport",
+}
+
+
+class PingTransport(httpx.HTTPTransport):
+    """What any transport that asks the store must take at least."""
+
+    def __init__(self, ping: Callable[[], object]) -> None:
+        super().__init__()
+        self._ping = ping
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """As httpx's own."""
+        self._ping()
+        return super().handle_request(request)
+
+
 @dataclass
 class Way:
-    """One way of making one call. nanos: of each timed call."""
+    """One way of making one call. how: a key of HOW. nanos: of each timed call."""
 
     call: str
-    guarded: bool
+    how: str
     run: Callable[[], object]
     nanos: list[int] = field(default_factory=list)
 
@@ -53,16 +73,16 @@ def simulator() -> Iterator[tuple[str, str]]:
             process.kill()
 
 
-def _calls(client: LinqAPIV3, guarded: bool) -> list[Way]:
+def _calls(client: LinqAPIV3, how: str) -> list[Way]:
     """New chats, each to somebody new, and messages into chats of the client's own."""
-    first = (2 if guarded else 1) * 10_000_000
+    first = (1 + list(HOW).index(how)) * 10_000_000
     people = map(recipient, itertools.count(first))
     own = [client.chats.create(from_=line(i % LINES), to=[next(people)], message=HELLO).chat.id for i in range(CHATS)]
     chats = itertools.cycle(own)
     lines = itertools.cycle([line(i) for i in range(LINES)])
     return [
-        Way("message", guarded, lambda: client.chats.messages.send(next(chats), message=HELLO)),
-        Way("new chat", guarded, lambda: client.chats.create(from_=next(lines), to=[next(people)], message=HELLO)),
+        Way("message", how, lambda: client.chats.messages.send(next(chats), message=HELLO)),
+        Way("new chat", how, lambda: client.chats.create(from_=next(lines), to=[next(people)], message=HELLO)),
     ]
 
 
@@ -77,11 +97,15 @@ def measure(store: str, *, rounds: int, calls: int) -> list[Way]:
         guard = stack.enter_context(SendGuard(store, pool="transport", policy=every_rule(), timeout=TIMEOUT))
         add_lines(guard, LINES)
         ways: list[Way] = []
-        for guarded in (False, True):
+        for how in HOW:
             transport: httpx.BaseTransport = httpx.HTTPTransport()
-            http = httpx.Client(transport=SendGuardTransport(guard, transport) if guarded else transport)
+            if how == "guarded":
+                transport = SendGuardTransport(guard, transport)
+            elif how == "ping":
+                transport = PingTransport(guard._store._client.ping)
+            http = httpx.Client(transport=transport)
             client = stack.enter_context(LinqAPIV3(api_key=api_key, base_url=base_url, http_client=http))
-            ways += _calls(client, guarded)
+            ways += _calls(client, how)
         ways.sort(key=lambda way: way.call)
         clock = time.perf_counter_ns
         for i in range(rounds):

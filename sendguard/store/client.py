@@ -181,6 +181,7 @@ class AsyncStore:
 
             self._client = _client_of(redis.asyncio.Redis, store, timeout, AsyncRetry(NoBackoff(), 0))
         self._direct = type(self._client) is redis.asyncio.Redis
+        self._idle: deque[Any] = deque()
 
     async def run(self, call: Call | Command) -> Reply:
         """Run a script, or a command, and return the server's reply. Raises StoreUnavailable, or ScriptRefused."""
@@ -197,7 +198,7 @@ class AsyncStore:
     async def _evalsha(self, call: Call) -> Reply:
         if not self._direct:
             return await self._client.execute_command(*words("EVALSHA", call.script.sha, call))
-        connection = await self._client.connection_pool.get_connection()
+        connection = await self._borrow()
         try:
             await connection.send_packed_command(evalsha(call))
             return await connection.read_response()
@@ -207,6 +208,25 @@ class AsyncStore:
             await connection.disconnect(nowait=True)
             raise
         finally:
+            await self._give_back(connection)
+
+    async def _borrow(self) -> Any:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return await self._client.connection_pool.get_connection()
+        try:
+            stale = await connection.can_read()
+        except (RedisError, OSError):
+            stale = True
+        if stale:
+            await connection.disconnect(nowait=True)
+        return connection
+
+    async def _give_back(self, connection: Any) -> None:
+        if self._owned:
+            self._idle.append(connection)
+        else:
             await self._client.connection_pool.release(connection)
 
     async def close(self) -> None:
