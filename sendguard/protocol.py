@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from sendguard.linq.events import Consent, LineUpdate, MessageFailed, MessageSeen
 from sendguard.models import Change, Decision, Health, LineStatus, Reason
 from sendguard.policy import LIMIT_NAMES, Policy
+from sendguard.receipt import Receipt
 from sendguard.replies import fields
 from sendguard.request import Chat, Request, check_number, check_recipients
 from sendguard.store import scripts
@@ -22,11 +23,6 @@ from sendguard.store.units import NEVER, limit_args, micros
 POLL_COOLDOWN_CODES = frozenset({2027, 4002})
 """Error codes after which a line rests: temporarily ineligible; the sending phone is not available."""
 
-_RECEIPT = re.compile(
-    r"(\+[1-9][0-9]{6,14})\|([0-9]{1,16})\|([01])\|([0-9]{1,16})\|([0-9]{1,16})"
-    r"\|([\w-]{16})\|([0-9a-f]{24})\|([\w-]{16})?",
-    re.ASCII,
-)
 _POOL = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TIERS = {Health.HEALTHY: "1", Health.AT_RISK: "2", Health.CRITICAL: "3"}
 _LINE_TYPES = {None: "", "iMessage": "1", "RCS": "2"}
@@ -131,7 +127,7 @@ class Protocol:
         if granted:
             digest, key = self._conversation(request), request.idempotency_key
             answer = "" if key is None else self._answer(digest, key)
-            receipt = "|".join((line, at, starts, tat, cost, digest, decision_id, answer))
+            receipt = str(Receipt(line, at, starts, tat, cost, digest, decision_id, answer))
         return Decision(
             allowed=may_send,
             reason=_REASONS[reason],
@@ -162,10 +158,10 @@ class Protocol:
 
     def remember_answer(self, decision: Decision, key: str) -> Command | None:
         """Give an allowed decision for ten minutes to whoever asks with this key, as if it had been asked with it."""
-        found = _RECEIPT.fullmatch(decision.receipt)
-        if found is None:
+        taken = Receipt.parse(decision.receipt)
+        if taken is None:
             return None
-        line, at, starts, tat, cost, digest, decision_id, _ = found.groups(default="")
+        line, at, starts, tat, cost, digest, decision_id, _ = taken
         previous = decision.previous_from_number or ""
         text = "|".join((line, decision.reason.value, starts, previous, decision_id, tat, cost, at, at, "1", ""))
         return Command(("SET", self._key("i", self._answer(digest, key)), text, "PX", "600000"))
@@ -174,12 +170,10 @@ class Protocol:
         self, decision: Decision, *, unsent: bool, opted_out: bool, closed_for: float | None, now: float | None
     ) -> Call | None:
         """What became of an allowed decision; None where the decision took nothing. Raises ValueError."""
-        if not decision.receipt:
+        taken = Receipt.parse(decision.receipt)
+        if taken is None:
             return None
-        found = _RECEIPT.fullmatch(decision.receipt)
-        if found is None:
-            raise ValueError("receipt must be as a decision gave it")
-        line, at, starts, tat, cost, digest, decision_id, answer = found.groups(default="")
+        line, at, starts, tat, cost, digest, decision_id, answer = taken
         closed = "" if closed_for is None else str(micros(closed_for))
         return self._call(
             scripts.SETTLE,
