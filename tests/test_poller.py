@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import pytest
 
 from sendguard import AsyncSendGuard, LinqError, SendGuard
 from sendguard.linq.events import LineUpdate
+from sendguard.linq.poller import AsyncPoller
 from tests.support import wait_until
 
 A = "+12025550101"
@@ -106,6 +108,26 @@ def test_the_async_poller(store_url: str, pool: str) -> None:
                 while not await guard.lines():
                     await asyncio.sleep(0.005)
             return api.most
+
+    assert asyncio.run(asyncio.wait_for(run(), 20)) == 1
+
+
+def test_the_async_poller_stops_though_its_cancellation_is_swallowed() -> None:
+    async def run() -> int:
+        polls, began = 0, asyncio.Event()
+
+        async def deaf(*_: object) -> float:
+            nonlocal polls
+            polls += 1
+            began.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return 3600.0
+
+        poller = AsyncPoller(deaf, 3600).start()
+        await began.wait()
+        await poller.stop()
+        return polls
 
     assert asyncio.run(asyncio.wait_for(run(), 20)) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 import threading
@@ -76,16 +77,19 @@ class AsyncPoller:
     def __init__(self, poll: Callable[[str, float], Awaitable[float]], interval: float) -> None:
         self._poll, self._interval = poll, _check(interval)
         self._token = secrets.token_hex(8)
+        self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> AsyncPoller:
         """Start polling, at once if it is due. Idempotent. Must be called in a running event loop."""
         if self._task is None:
+            self._stopping.clear()
             self._task = asyncio.create_task(self._loop(), name="sendguard-poller")
         return self
 
     async def stop(self) -> None:
         """Stop; a poll under way is cancelled and its lease given back. Idempotent."""
+        self._stopping.set()  # a client of the store may swallow a cancellation that comes as its reply does
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -98,10 +102,11 @@ class AsyncPoller:
         await self.stop()
 
     async def _loop(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 wait = await self._poll(self._token, _LEASE)
             except Exception as error:
                 poll_failed(error)
                 wait = self._interval
-            await asyncio.sleep(_spread(wait))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _spread(wait))
