@@ -347,3 +347,12 @@ NOT_E164 = ["", "+120255", "+1234567890123456", "+0202555010", "12025550101", "+
 @pytest.mark.parametrize("number", NOT_E164)
 def test_not_e164(number: str) -> None:
     assert not is_e164(number)
+
+
+@pytest.mark.parametrize("line_type", ["a!b", "a|b", "", "x" * 33, 7, None, ["RCS"]])
+def test_a_line_type_that_is_no_short_name_was_not_carried(line_type: Any) -> None:
+    entry = {"phone_number": "+12025550101", "line_type": line_type}
+    (update,) = parse_phone_numbers({"phone_numbers": [entry]}, 1.0)
+    assert update.line_type is None
+    (known,) = parse_phone_numbers({"phone_numbers": [{**entry, "line_type": "iMessage"}]}, 1.0)
+    assert known.line_type == "iMessage"
