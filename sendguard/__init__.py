@@ -11,7 +11,7 @@ from sendguard.errors import (
 )
 from sendguard.guard import SendGuard
 from sendguard.middleware.transport import AsyncSendGuardTransport, SendGuardTransport
-from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Reason, SendKind
+from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Reason, SendKind, Transition
 from sendguard.policy import Policy, Quota, TokenBucket
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "SendKind",
     "StoreUnavailable",
     "TokenBucket",
+    "Transition",
     "UnknownLine",
     "WebhookRejected",
 ]

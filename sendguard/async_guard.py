@@ -15,7 +15,7 @@ from sendguard.linq.client import AsyncLinqClient
 from sendguard.linq.poller import AsyncPoller
 from sendguard.middleware.guarded import AsyncF, Options, guard_async_function
 from sendguard.middleware.sending import AsyncSending
-from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind
+from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind, Transition
 from sendguard.policy import Policy
 from sendguard.request import Request
 from sendguard.store import AsyncStore
@@ -188,6 +188,10 @@ class AsyncSendGuard:
     async def resume(self, number: str) -> Line:
         """As `SendGuard.resume`."""
         return await self._drive(self._flows.resume(number))
+
+    async def transitions(self, after: str = "0", *, count: int = 1000) -> tuple[Transition, ...]:
+        """As `SendGuard.transitions`."""
+        return await self._drive(self._flows.transitions(after, count))
 
     def poller(self, *, interval: float = 60.0) -> AsyncPoller:
         """As `SendGuard.poller`, as a task: an async context manager, or `start` and `stop`."""

@@ -7,6 +7,7 @@ Each method is a generator that yields what it needs done (a script run, a wait,
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +17,10 @@ from typing import Any, TypeVar
 from sendguard.errors import LinqError, SendBlocked, SendGuardError, StoreUnavailable, UnknownLine
 from sendguard.linq.events import LineUpdate, MessageFailed, MessageSeen
 from sendguard.linq.webhooks import read_webhook
-from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome
+from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Transition
 from sendguard.policy import Policy
 from sendguard.protocol import POLL_COOLDOWN_CODES, Protocol
-from sendguard.replies import line_of, server_time, texts
+from sendguard.replies import changes_of, line_of, server_time, texts, transitions_of
 from sendguard.request import Request, check_number
 from sendguard.store import ScriptRefused
 from sendguard.store.scripts import Call, Command
@@ -130,12 +131,12 @@ class Flows:
         if number is not None and code in POLL_COOLDOWN_CODES:
             self._told((yield from self.run(self.protocol.cool_down(number, now))), "outcome")
         elif number is not None and code == 2006:
-            self._told((yield from self.run(self.protocol.release([number], None, now))), "outcome")
+            self._told((yield from self.run(self.protocol.release([number], None, now, "outcome"))), "outcome")
 
     # Observations ----------------------------------------------------------------------------------------------------
 
     def _told(self, reply: Sequence[Any], source: str) -> tuple[Change, ...]:
-        changes = self.protocol.changes(reply, source)
+        changes = changes_of(reply, source)
         for change in changes:
             known = {"status": LineStatus, "health": Health}.get(change.field)
             if known is not None and change.new not in known.__members__:
@@ -151,7 +152,7 @@ class Flows:
         event = read_webhook(body, headers, self._secrets, time.time() if now is None else now)
         news = event.news
         if isinstance(news, LineUpdate):
-            call = self.protocol.observe([news], event_id=event.event_id, now=now)
+            call = self.protocol.observe([news], source="webhook", event_id=event.event_id, now=now)
         elif isinstance(news, MessageSeen):
             call = self.protocol.message(news, event.event_id, now)
         elif isinstance(news, MessageFailed) and news.code in POLL_COOLDOWN_CODES and news.chat_id:
@@ -168,14 +169,14 @@ class Flows:
         updates: tuple[LineUpdate, ...] = yield Poll(sent_at)
         changes: list[Change] = []
         for batch in _batches(updates, _LINES_PER_CALL):
-            call = self.protocol.observe(batch, now=self._now())
+            call = self.protocol.observe(batch, source="poll", now=self._now())
             changes += self._told((yield from self.run(call)), "poll")
         numbers = [update.number for update in updates]
         released, held = yield from self.run(self.protocol.sweep(numbers, sent_at, self._now()))
         if held:
             logger.warning("poll: %d lines are gone from the list at once; waiting for a second poll", len(held))
         if released:
-            call = self.protocol.release(texts(released), sent_at, self._now())
+            call = self.protocol.release(texts(released), sent_at, self._now(), "poll")
             changes += self._told((yield from self.run(call)), "poll")
         return tuple(changes)
 
@@ -189,6 +190,7 @@ class Flows:
         call = self.protocol.observe_one(
             number,
             observed_at=_check_time("observed_at", observed_at),
+            source=_check_source(source),
             status=_check_value("status", status),
             health=_check_value("health", health),
             now=self._now(),
@@ -222,6 +224,15 @@ class Flows:
         """All lines, by number."""
         rows = yield from self.run(self.protocol.lines((), self._now()))
         return tuple(sorted(map(line_of, rows), key=lambda line: line.number))
+
+    def transitions(self, after: str, count: int) -> Flow[tuple[Transition, ...]]:
+        """What changed of lines after a transition, oldest first."""
+        if not isinstance(after, str) or not re.fullmatch(r"[0-9]{1,19}(-[0-9]{1,19})?", after, re.ASCII):
+            raise ValueError("after must be the id of a transition, or '0'")
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 10_000:
+            raise ValueError("count must be from 1 to 10000")
+        reply = yield from self.run(self.protocol.transitions(after, count))
+        return transitions_of(reply)
 
     def poll_if_due(self, token: str, interval: float, ttl: float) -> Flow[float]:
         """Poll if no process of the fleet holds the lease or polled lately. Returns the seconds until it is due."""
@@ -317,6 +328,12 @@ def _check_time(name: str, value: float | None) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 9e9:
         raise ValueError(f"{name} must be Unix seconds")
     return float(value)
+
+
+def _check_source(source: str) -> str:
+    if not isinstance(source, str) or not 1 <= len(source) <= 64:
+        raise ValueError("source must be 1 to 64 characters")
+    return source
 
 
 def _check_value(name: str, value: str | None) -> str:

@@ -14,7 +14,7 @@ from sendguard.linq.client import LinqClient
 from sendguard.linq.poller import Poller
 from sendguard.middleware.guarded import F, Options, guard_function
 from sendguard.middleware.sending import Sending
-from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind
+from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind, Transition
 from sendguard.policy import Policy
 from sendguard.request import Request
 from sendguard.store import Store
@@ -294,6 +294,16 @@ class SendGuard:
         Returns the line as it now stands. Idempotent. Raises as `pause`.
         """
         return self._drive(self._flows.resume(number))
+
+    def transitions(self, after: str = "0", *, count: int = 1000) -> tuple[Transition, ...]:
+        """What changed of the lines, oldest first: status, health, assignment, line type, pauses and cooling down.
+
+        after: the `transition_id` of the last one known; "0" for the oldest kept (about the last 10,000). count: how
+        many at most, 1 to 10000. Every change stands there once, in the order in which it was applied.
+
+        Raises ValueError naming the argument that is wrong, `StoreUnavailable`.
+        """
+        return self._drive(self._flows.transitions(after, count))
 
     def poller(self, *, interval: float = 60.0) -> Poller:
         """A background thread that polls every `interval` seconds, one process of the fleet at a time.

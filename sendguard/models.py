@@ -134,6 +134,18 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Transition:
+    """A change as the pool recorded it, once, in order, whoever saw it first.
+
+    transition_id: what follows it is asked for by this. event_id: of the webhook that told it, as the API named it.
+    """
+
+    transition_id: str
+    change: Change
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a send.
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from sendguard.linq.events import Consent, LineUpdate, MessageFailed, MessageSeen
-from sendguard.models import Change, Decision, Health, LineStatus, Reason
+from sendguard.models import Decision, Health, LineStatus, Reason
 from sendguard.policy import LIMIT_NAMES, Policy
 from sendguard.receipt import Receipt
 from sendguard.replies import fields
@@ -188,6 +188,7 @@ class Protocol:
         self,
         updates: Iterable[LineUpdate],
         *,
+        source: str,
         event_id: str | None = None,
         now: float | None,
     ) -> Call:
@@ -206,56 +207,59 @@ class Protocol:
                 "",
             )
         ]
-        return self._observe(rows, now, event_id=event_id)
+        return self._observe(rows, now, source, event_id=event_id)
 
     def observe_one(
         self,
         number: str,
         *,
         observed_at: float | None,
+        source: str,
         status: str = "",
         health: str = "",
         now: float | None,
     ) -> Call:
         """What somebody says of one line; observed_at None for now."""
         at = "" if observed_at is None else str(micros(observed_at))
-        return self._observe([number, at, status, health, "", "", "", ""], now)
+        return self._observe([number, at, status, health, "", "", "", ""], now, source)
 
     def pause(self, number: str, until: float | None, now: float | None) -> Call:
         """Pause a line that must be known; until None for good."""
         end = str(NEVER if until is None else min(micros(until), NEVER))
-        return self._observe([number, "", "", "", "", "", end, ""], now, must_know=True)
+        return self._observe([number, "", "", "", "", "", end, ""], now, "operator", must_know=True)
 
     def resume(self, number: str, now: float | None) -> Call:
         """End a line's pause and its cooling down."""
-        return self._observe([number, "", "", "", "", "", "0", ""], now, must_know=True)
+        return self._observe([number, "", "", "", "", "", "0", ""], now, "operator", must_know=True)
 
     def cool_down(self, number: str, now: float | None) -> Call:
         """Rest a line for the policy's `cool_down` from now."""
-        return self._observe([number, "", "", "", "", "", "", "-"], now)
+        return self._observe([number, "", "", "", "", "", "", "-"], now, "outcome")
 
-    def release(self, numbers: Iterable[str], at: float | None, now: float | None) -> Call:
+    def release(self, numbers: Iterable[str], at: float | None, now: float | None, source: str) -> Call:
         """Lines that are no longer the account's, as known at a time (None for now)."""
         when = "" if at is None else str(micros(at))
-        return self._observe([arg for number in numbers for arg in (number, when, "", "", "", "0", "", "")], now)
+        rows = [arg for number in numbers for arg in (number, when, "", "", "", "0", "", "")]
+        return self._observe(rows, now, source)
 
     def failed(self, news: MessageFailed, event_id: str, now: float | None) -> Call:
         """A failed message: its chat's line cools down."""
         row = ["@chat", str(micros(news.at)), "", "", "", "", "", "-"]
-        return self._observe(row, now, event_id=event_id, chat_id=news.chat_id)
+        return self._observe(row, now, "webhook", event_id=event_id, chat_id=news.chat_id)
 
     def _observe(
         self,
         rows: Sequence[str],
         now: float | None,
+        source: str,
         *,
         event_id: str | None = None,
         chat_id: str | None = None,
         must_know: bool = False,
     ) -> Call:
-        keys = (self._event_key(event_id), self._chat_key(chat_id))
+        keys = (self._event_key(event_id), self._chat_key(chat_id), f"{self._prefix}transitions")
         flags = ("0" if event_id is None else "1", "1" if must_know else "0")
-        return self._call(scripts.OBSERVE, now, keys, (*flags, *rows))
+        return self._call(scripts.OBSERVE, now, keys, (*flags, source, event_id or "", *rows))
 
     def message(self, news: MessageSeen, event_id: str, now: float | None) -> Call:
         """A message that passed over a line."""
@@ -319,12 +323,9 @@ class Protocol:
             )
         )
 
-    def changes(self, reply: Sequence[bytes | str], source: str) -> tuple[Change, ...]:
-        """What an observation changed."""
-        return tuple(
-            Change(number, field, old or None, new or None, int(at) / 1_000_000, source)
-            for number, field, old, new, at in map(fields, reply)
-        )
+    def transitions(self, after: str, count: int) -> Command:
+        """Ask for the transitions that follow one, by its id ("0" for the oldest kept)."""
+        return Command(("XRANGE", f"{self._prefix}transitions", f"({after}", "+", "COUNT", str(count)))
 
     # The pool --------------------------------------------------------------------------------------------------------
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
 
-from sendguard.models import Health, Line, LineStatus
+from sendguard.models import Change, Health, Line, LineStatus, Transition
 from sendguard.store.units import NEVER
 
 
@@ -51,3 +53,23 @@ def line_of(reply: bytes | str) -> Line:
         daily_volume=int(volume),
         new_conversations=int(starts),
     )
+
+
+def changes_of(reply: Iterable[bytes | str], source: str) -> tuple[Change, ...]:
+    """What an observation changed."""
+    return tuple(
+        Change(number, field, old or None, new or None, int(at) / 1_000_000, source)
+        for number, field, old, new, at in map(fields, reply)
+    )
+
+
+def transitions_of(reply: Iterable[Any]) -> tuple[Transition, ...]:
+    """Entries of the stream of transitions, as XRANGE and XREADGROUP give them."""
+    found = []
+    for entry, pairs in reply:
+        flat = chain.from_iterable(pairs.items()) if isinstance(pairs, dict) else pairs
+        (transition_id,), told = texts([entry]), texts(flat)
+        by_name = dict(zip(told[::2], told[1::2], strict=True))
+        (change,) = changes_of([by_name["change"]], by_name["source"])
+        found.append(Transition(transition_id, change, by_name["event"] or None))
+    return tuple(found)

@@ -351,7 +351,9 @@ def test_a_line_assigned_while_the_poll_was_under_way_stays(polled: SendGuard, a
 
     def during() -> None:
         clock.advance(1)
-        polled._drive(polled._flows.run(polled._flows.protocol.observe([_assigned(B, clock())], now=clock())))
+        polled._drive(
+            polled._flows.run(polled._flows.protocol.observe([_assigned(B, clock())], source="webhook", now=clock()))
+        )
         clock.advance(1)
 
     api.during = during
@@ -372,3 +374,31 @@ def test_a_refused_poll_says_so_and_changes_nothing(new_guard: Callable[..., Sen
     assert refused.value.status == 401
     assert "wrong-secret" not in str(refused.value)
     assert guard.lines() == ()
+
+
+def test_transitions_stand_once_and_in_order_with_their_source_and_event(
+    guard: SendGuard, deliver: Deliver, clock: ManualClock
+) -> None:
+    guard.observe(A, status="ACTIVE", health="HEALTHY", observed_at=CHANGED_AT - 100, source="audit")
+    first = guard.transitions()
+    assert [(t.change.field, t.change.new, t.change.source) for t in first] == [
+        ("status", "ACTIVE", "audit"),
+        ("health", "HEALTHY", "audit"),
+    ]
+    deliver("status_updated.reputation", event_id="evt-1")
+    deliver("status_updated.reputation", event_id="evt-1")
+    guard.observe(A, status="FLAGGED", observed_at=CHANGED_AT - 50)
+    guard.pause(A, until=clock() + 60)
+    new = guard.transitions(first[-1].transition_id)
+    assert [(t.change.field, t.change.old, t.change.new, t.change.source, t.event_id) for t in new] == [
+        ("status", "ACTIVE", "FLAGGED", "webhook", "evt-1"),
+        ("health", "HEALTHY", "CRITICAL", "webhook", "evt-1"),
+        ("paused_until", None, str(micros(clock() + 60)), "operator", None),
+    ]
+    assert [t.transition_id for t in guard.transitions(count=1)] == [first[0].transition_id]
+    assert guard.transitions(new[-1].transition_id) == ()
+    for arguments in ({"after": "now"}, {"count": 0}):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            guard.transitions(**arguments)
+    with pytest.raises(ValueError, match="source"):
+        guard.observe(A, status="ACTIVE", source="")

@@ -1,12 +1,12 @@
 -- Apply what was learnt of lines: from a webhook, a poll, an outcome or an operator. Newer knowledge wins field by field;
 -- at equal times the graver value does (law 2).
 --
--- KEYS: 16 event (used if ARGV 18 is '1'); 17 chat (used where a number is '@chat').
--- ARGV: 18 deduplicate; 19 '1' if a line that is not known is an error; then for each line: number (or '@chat', the
---   line that the chat lives on), at ('' for now), status, health, line type, assigned ('1' or '0'), paused until ('0'
+-- KEYS: 16 event (used if ARGV 18 is '1'); 17 chat (used where a number is '@chat'); 18 transitions (stream).
+-- ARGV: 18 deduplicate; 19 '1' if a line that is not known is an error; 20 source and 21 event id, as transitions tell
+--   them; then for each line: number (or '@chat', the line that the chat lives on), at ('' for now), status, health, line type, assigned ('1' or '0'), paused until ('0'
 --   resumes), cooling down until ('-' for at + cool_down). '' is a field not carried.
 -- Reply: changes, each number|field|old|new|at; or the error UNKNOWNLINE.
--- Cost: 2 to 4 commands a line.
+-- Cost: 2 to 4 commands a line, and one XADD for each change.
 
 local FIELDS = 8
 
@@ -113,8 +113,11 @@ local function apply(i)
 end
 
 if ARGV[18] == '1' and not first_time(KEYS[16]) then return {} end
-for i = 20, #ARGV, FIELDS do
+for i = 22, #ARGV, FIELDS do
   local problem = apply(i)
   if problem then return redis.error_reply(problem) end
+end
+for _, change in ipairs(changes) do
+  call('XADD', KEYS[18], 'MAXLEN', '~', '10000', '*', 'change', change, 'source', ARGV[20], 'event', ARGV[21])
 end
 return changes
