@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
@@ -19,6 +20,7 @@ from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome
 from sendguard.policy import Policy
 from sendguard.request import Request
 from sendguard.store import AsyncStore
+from sendguard.store.scripts import Call, Command
 
 T = TypeVar("T")
 
@@ -43,8 +45,9 @@ class AsyncSendGuard:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout)
-        self._store = AsyncStore(store, timeout=timeout)
+        self._store = AsyncStore(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
+        self._timeout = timeout
         self._client: AsyncLinqClient | None = None
         self.pool = pool
 
@@ -79,14 +82,19 @@ class AsyncSendGuard:
             if self._client is None:
                 self._client = AsyncLinqClient(api_key=self._api[0], base_url=self._api[1])
             return await self._client.phone_numbers(step.at)
-        return await self._store.run(step)
+        return None  # Renew: the shell has done it
 
     async def _drive(self, flow: Flow[T]) -> T:
+        expires: float | None = None
         try:
             step = next(flow)
             while True:
                 try:
-                    result = await self._perform(step)
+                    if isinstance(step, Call | Command):
+                        expires = expires or time.monotonic() + self._timeout
+                        result = await self._store.run(step, expires)
+                    else:
+                        expires, result = None, await self._perform(step)
                 except BaseException as error:
                     step = flow.throw(error)
                 else:

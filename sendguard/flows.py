@@ -55,7 +55,13 @@ class Act:
     run: Callable[[], Any]
 
 
-Step = Call | Command | Wait | Poll | Act
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """What follows gets the guard's timeout anew: a part of a long piece of work, not one call that somebody awaits."""
+
+
+Step = Call | Command | Wait | Poll | Act | Renew
+"""All calls of the store between two other steps get the guard's timeout together."""
 Flow = Generator[Step, Any, T]
 
 
@@ -169,8 +175,10 @@ class Flows:
         updates: tuple[LineUpdate, ...] = yield Poll(sent_at)
         changes: list[Change] = []
         for batch in _batches(updates, _LINES_PER_CALL):
+            yield Renew()
             call = self.protocol.observe(batch, source="poll", now=self._now())
             changes += self._told((yield from self.run(call)), "poll")
+        yield Renew()
         numbers = [update.number for update in updates]
         released, held = yield from self.run(self.protocol.sweep(numbers, sent_at, self._now()))
         if held:

@@ -18,6 +18,7 @@ from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome
 from sendguard.policy import Policy
 from sendguard.request import Request
 from sendguard.store import Store
+from sendguard.store.scripts import Call, Command
 
 T = TypeVar("T")
 Headers = Mapping[str, str] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
@@ -72,8 +73,9 @@ class SendGuard:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout)
-        self._store = Store(store, timeout=timeout)
+        self._store = Store(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
+        self._timeout = timeout
         self._client: LinqClient | None = None
         self.pool = pool
 
@@ -110,14 +112,19 @@ class SendGuard:
             if self._client is None:
                 self._client = LinqClient(api_key=self._api[0], base_url=self._api[1])
             return self._client.phone_numbers(step.at)
-        return self._store.run(step)
+        return None  # Renew: the shell has done it
 
     def _drive(self, flow: Flow[T]) -> T:
+        expires: float | None = None
         try:
             step = next(flow)
             while True:
                 try:
-                    result = self._perform(step)
+                    if isinstance(step, Call | Command):
+                        expires = expires or time.monotonic() + self._timeout
+                        result = self._store.run(step, expires)
+                    else:
+                        expires, result = None, self._perform(step)
                 except BaseException as error:
                     step = flow.throw(error)
                 else:

@@ -42,7 +42,7 @@ class Protocol:
             raise ValueError("pool must be 1 to 64 letters, digits, '.', '_' or '-'")
         self.pool = pool
         self.policy = policy
-        self._prefix = f"sendguard:{{{pool}}}:"
+        self.prefix = f"sendguard:{{{pool}}}:"
         secret = f"sendguard:{pool}" if hash_key is None else hash_key
         secret = secret.encode() if isinstance(secret, str) else secret
         self._hasher = hashlib.blake2b(key=hashlib.blake2b(secret).digest(), digest_size=12)
@@ -54,9 +54,9 @@ class Protocol:
             for number, own in sorted(policy.overrides.items())
         }
         digest = hashlib.blake2b(repr(self._overrides).encode(), digest_size=8).hexdigest()
-        self._overrides_key = f"{self._prefix}overrides:{digest}"
-        index = [f"{self._prefix}{tier}:{kind}" for tier in ("healthy", "at_risk", "critical", "out") for kind in "123"]
-        self._keys = (f"{self._prefix}lines", *index, self._overrides_key, f"{self._prefix}meta")
+        self._overrides_key = f"{self.prefix}overrides:{digest}"
+        index = [f"{self.prefix}{tier}:{kind}" for tier in ("healthy", "at_risk", "critical", "out") for kind in "123"]
+        self._keys = (f"{self.prefix}lines", *index, self._overrides_key, f"{self.prefix}meta")
         self._args = (
             *limits,
             "".join(_TIERS[health] for health in policy.new_conversations_on),
@@ -65,9 +65,16 @@ class Protocol:
             str(micros(policy.cool_down)),
         )
 
-    def _call(self, script: scripts.Script, now: float | None, keys: tuple[str, ...], args: tuple[str, ...]) -> Call:
+    def _call(
+        self,
+        script: scripts.Script,
+        now: float | None,
+        keys: tuple[str, ...],
+        args: tuple[str, ...],
+        repeatable: bool = True,
+    ) -> Call:
         clock = "" if now is None else str(micros(now))
-        return Call(script, self._keys, keys, self._args, (clock, *args))
+        return Call(script, self._keys, keys, self._args, (clock, *args), repeatable)
 
     def digest(self, text: str) -> str:
         """A handle, or any other text that must not be stored as it is, as a keyed hash of 16 characters."""
@@ -82,7 +89,7 @@ class Protocol:
         return self.digest(f"{conversation} {key}")
 
     def _key(self, kind: str, digest: str) -> str:
-        return f"{self._prefix}{kind}:{digest}"
+        return f"{self.prefix}{kind}:{digest}"
 
     def overrides(self) -> tuple[Command, ...]:
         """What puts the policy's overrides into the store, where a script found them missing."""
@@ -114,6 +121,7 @@ class Protocol:
                 "0" if len(request.recipients) > 1 or request.override_optout else "1",
                 *request.exclude,
             ),
+            repeatable=remember,
         )
 
     def decision(self, reply: bytes | str, request: Request) -> Decision:
@@ -257,7 +265,7 @@ class Protocol:
         chat_id: str | None = None,
         must_know: bool = False,
     ) -> Call:
-        keys = (self._event_key(event_id), self._chat_key(chat_id), f"{self._prefix}transitions")
+        keys = (self._event_key(event_id), self._chat_key(chat_id), f"{self.prefix}transitions")
         flags = ("0" if event_id is None else "1", "1" if must_know else "0")
         return self._call(scripts.OBSERVE, now, keys, (*flags, source, event_id or "", *rows))
 
@@ -325,7 +333,7 @@ class Protocol:
 
     def transitions(self, after: str, count: int) -> Command:
         """Ask for the transitions that follow one, by its id ("0" for the oldest kept)."""
-        return Command(("XRANGE", f"{self._prefix}transitions", f"({after}", "+", "COUNT", str(count)))
+        return Command(("XRANGE", f"{self.prefix}transitions", f"({after}", "+", "COUNT", str(count)))
 
     # The pool --------------------------------------------------------------------------------------------------------
 
@@ -339,9 +347,9 @@ class Protocol:
 
     def polled_at(self) -> Command:
         """Ask when the pool was last polled."""
-        return Command(("HGET", f"{self._prefix}meta", "polled_at"))
+        return Command(("HGET", f"{self.prefix}meta", "polled_at"))
 
     def lease(self, token: str, *, ttl: float, interval: float, give_back: bool, now: float | None) -> Call:
         """Take or give back the lease on polling. ttl, interval: seconds."""
         args = (token, str(max(1, round(ttl * 1000))), str(micros(interval)), "1" if give_back else "0")
-        return self._call(scripts.LEASE, now, (f"{self._prefix}poll",), args)
+        return self._call(scripts.LEASE, now, (f"{self.prefix}poll",), args, repeatable=False)

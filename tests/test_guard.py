@@ -171,7 +171,8 @@ def test_law_7_a_decision_is_one_round_trip(valkey: Any, pool: str) -> None:
         for number in (A, B):
             guard.observe(number, status="ACTIVE", health="HEALTHY")
         guard.decide(ANN)
-        guard._store._client.connection_pool.disconnect()
+        for connection in guard._store._idle.drain():
+                connection.disconnect()
         guard.decide(ANN)
         client.config_resetstat()
         for i in range(100):

@@ -36,9 +36,9 @@ def count_calls(guard: SendGuard) -> list[str]:
     calls: list[str] = []
     run = guard._store.run
 
-    def counting(call: Any) -> Any:
+    def counting(call: Any, *rest: Any) -> Any:
         calls.append(call.script.name if isinstance(call, Call) else call.args[0])
-        return run(call)
+        return run(call, *rest)
 
     guard._store.run = counting  # type: ignore[method-assign]
     return calls

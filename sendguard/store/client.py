@@ -1,25 +1,28 @@
-"""Two thin clients of the store, sync and async, that differ in one `await`."""
+"""Two thin clients of the store, sync and async. The rules they carry out stand in `route`, `connect` and `breaker`."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+import time
 import weakref
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.retry import Retry
 
 from sendguard.errors import SendGuardError, StoreUnavailable
+from sendguard.store.address import Address, read_url
+from sendguard.store.breaker import Breaker
+from sendguard.store.connect import CLUSTER_SLOTS, Connector
+from sendguard.store.route import Hop, NotSent, Pause, route
 from sendguard.store.scripts import Call, Command, Reply
-from sendguard.store.wire import evalsha, words
+from sendguard.store.wire import ASKING, words
 
-SCHEMES = ("memory", "redis", "rediss", "unix")
 _REFUSALS = ("NOOVERRIDES", "UNKNOWNLINE")
 
 
@@ -31,16 +34,15 @@ class ScriptRefused(SendGuardError):
         super().__init__(code)
 
 
-def _failure(error: Exception) -> SendGuardError:
+def _failure(error: BaseException) -> SendGuardError:
     words = str(error).split()
     if isinstance(error, ResponseError) and words and words[0] in _REFUSALS:
         return ScriptRefused(words[0], words[1] if len(words) > 1 else "")
     # The kind alone: a server's message can hold the arguments of a command.
-    return StoreUnavailable(f"the store failed: {type(error).__name__}")
+    return StoreUnavailable(f"the store failed: {error.kind if isinstance(error, NotSent) else type(error).__name__}")
 
 
-_FAILURES = (RedisError, OSError, EOFError)
-
+_OPEN = "the store failed just now; it is asked again shortly"
 _shared_memory: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _shared_memory_lock = threading.Lock()
 
@@ -63,173 +65,343 @@ def _memory_server(fakeredis: Any, name: str) -> Any:
         return server
 
 
-def _check_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")
-        scheme, _ = parts.scheme, parts.port  # which it reads only now
-    except (ValueError, UnicodeError):
-        raise ValueError("store must be a URL; special characters of its password are written as %XX") from None
-    if scheme not in SCHEMES:
-        raise ValueError(f"store must be a URL with one of the schemes {', '.join(SCHEMES)}, or a Redis client")
-    return scheme
+def _opened(store: Any, kinds: tuple[type, str], key: str, timeout: float) -> tuple[Any, Connector | None]:
+    """What a store is reached by: a client that does all by itself, or a connector. kinds: the client's, fakeredis'."""
+    ready, memory = kinds
+    if not isinstance(store, str):
+        if not isinstance(store, ready):
+            name = f"{ready.__module__.removesuffix('.client')}.Redis"
+            raise ValueError(f"store must be a URL or a {name}, not {type(store).__name__}")
+        if type(store) is not ready:
+            return store, None
+        return None, Connector(store, key, timeout, is_async=ready is redis.asyncio.Redis)
+    target = read_url(store)
+    if target.kind == "memory":
+        return _memory_client(memory, target.name), None
+    return None, Connector(target, key, timeout, is_async=ready is redis.asyncio.Redis)
 
 
-def _client_of(kind: Any, url: str, timeout: float, retry: Any) -> Any:
-    try:
-        client = kind.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry)
-        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
-    except (TypeError, ValueError):
-        raise ValueError("store must be a URL as redis-py reads it; something behind its address is wrong") from None
-    return client
+class _Idle:
+    """Connections that nobody uses, by the server that they lead to. A forked process starts with none."""
+
+    def __init__(self) -> None:
+        self._by_address: defaultdict[Address | None, deque[Any]] = defaultdict(deque)
+        self._process = os.getpid()
+
+    def pop(self, address: Address | None) -> Any | None:
+        if self._process != os.getpid():
+            self._by_address, self._process = defaultdict(deque), os.getpid()
+        try:
+            return self._by_address[address].pop()
+        except IndexError:
+            return None
+
+    def add(self, address: Address | None, connection: Any) -> None:
+        self._by_address[address].append(connection)
+
+    def drain(self) -> list[Any]:
+        kept, self._by_address = self._by_address, defaultdict(deque)
+        return [connection for some in kept.values() for connection in some]
 
 
 class Store:
-    """The state of pools in Redis, Valkey or memory.
+    """The state of a pool in Redis, Valkey or memory.
 
-    store: `memory://` (this guard alone), `memory://NAME` (shared under that name within the process), `redis://`,
-    `rediss://`, `unix://`, or a ready `redis.Redis` with timeouts of its own. timeout: seconds for connecting and for
-    each reply, of a client made from a URL. Safe to share between threads.
+    store: a URL (docs/store.md), or a ready `redis.Redis`, which gives its address, credentials and TLS settings. key:
+    any key of the pool. timeout: seconds for a call, whatever the store does. Safe to share between threads.
 
     Raises ValueError naming `store` if it is neither.
     """
 
-    def __init__(self, store: str | redis.Redis, *, timeout: float) -> None:
-        self._owned = isinstance(store, str)
-        if not isinstance(store, str):
-            if not isinstance(store, redis.Redis):
-                raise ValueError(f"store must be a URL or a redis.Redis, not {type(store).__name__}")
-            self._client: Any = store
-        elif _check_url(store) == "memory":
-            self._client = _memory_client("FakeRedis", urlsplit(store).netloc)
-        else:
-            self._client = _client_of(redis.Redis, store, timeout, Retry(NoBackoff(), 0))
-        self._direct = type(self._client) is redis.Redis
-        self._idle: deque[Any] = deque()
-        self._process = os.getpid()
+    def __init__(self, store: str | redis.Redis, *, key: str, timeout: float) -> None:
+        self._owned, self._timeout, self._closed = isinstance(store, str), timeout, False
+        self._client, connector = _opened(store, (redis.Redis, "FakeRedis"), key, timeout)
+        if connector is not None:
+            self._connector, self._primary = connector, connector.primary
+        self._idle, self.breaker = _Idle(), Breaker()
 
-    def run(self, call: Call | Command) -> Reply:
-        """Run a script, or a command, and return the server's reply. Raises StoreUnavailable, or ScriptRefused."""
-        try:
-            if isinstance(call, Command):
-                return self._client.execute_command(*call.args)
-            try:
-                return self._evalsha(call)
-            except NoScriptError:
-                return self._client.execute_command(*words("EVAL", call.script.source, call))
-        except _FAILURES as error:
-            raise _failure(error) from None
+    def run(self, call: Call | Command, expires: float | None = None) -> Reply:
+        """Run a script, or a command, and return the server's reply. Raises StoreUnavailable, or ScriptRefused.
 
-    def _evalsha(self, call: Call) -> Reply:
-        if not self._direct:
-            return self._client.execute_command(*words("EVALSHA", call.script.sha, call))
-        # What execute_command adds (retries, routing, events) is not wanted here, and would double the time it takes.
-        connection = self._borrow()
+        expires: when to give up, in `time.monotonic()`'s seconds; None for the store's timeout from now.
+        """
+        now = time.monotonic()
+        if not self.breaker.allows(now):
+            raise StoreUnavailable(_OPEN)
         try:
-            connection.send_packed_command(evalsha(call))
+            reply = self._routed(call, now + self._timeout if expires is None else expires)
+        except Exception as error:
+            failure = _failure(error)
+            if isinstance(failure, StoreUnavailable):
+                self.breaker.failed(time.monotonic())
+            raise failure from None
+        self.breaker.worked()
+        return reply
+
+    def _routed(self, call: Call | Command, expires: float) -> Reply:
+        if self._client is not None:
+            return _by_client(self._client, call)
+        hops = route(call, self._primary)
+        try:
+            step = next(hops)
+            while True:
+                try:
+                    reply = self._take(step, expires)
+                except Exception as error:
+                    step = hops.throw(error)
+                else:
+                    step = hops.send(reply)
+        except StopIteration as done:
+            return done.value
+
+    def _take(self, step: Hop | Pause, expires: float) -> Reply:
+        if isinstance(step, Pause):
+            if time.monotonic() + step.seconds >= expires:
+                raise TimeoutError
+            return time.sleep(step.seconds)
+        connection = self._borrow(step.address, expires)
+        try:
+            connection._sock.expires = expires
+            if step.asking:
+                connection.send_packed_command(ASKING)
+                connection.read_response()
+            # What execute_command adds (retries, routing, events) is not wanted here, and would double the time.
+            connection.send_packed_command(step.pieces)
             reply = connection.read_response()
         except ResponseError:
+            self._give_back(connection)
             raise
         except BaseException:
             connection.disconnect()
             raise
-        finally:
-            self._give_back(connection)
+        self._give_back(connection)
         return reply
 
-    def _borrow(self) -> Any:
-        """A connection that nobody uses. The client's pool takes longer, so a client of our own keeps those it gave."""
-        if self._process != os.getpid():
-            self._idle, self._process = deque(), os.getpid()
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            return self._client.connection_pool.get_connection()
-        try:
-            stale = connection.can_read()
-        except (RedisError, OSError):
-            stale = True
-        if stale:
+    def _borrow(self, address: Address | None, expires: float) -> Any:
+        """A connection that nobody uses, or a new one. Raises NotSent."""
+        while (connection := self._idle.pop(address)) is not None:
+            try:
+                if not connection.can_read():
+                    return connection
+            except (RedisError, OSError):
+                pass
             connection.disconnect()
+        opening = _Opening(lambda: self._open(address), self._give_back)
+        return opening.wait(expires - time.monotonic())
+
+    def _open(self, address: Address | None) -> Any:
+        if address is None and self._primary.moves:
+            address = self._discover()
+        connection = self._connector.connection(address)
+        connection.connect()
         return connection
 
+    def _discover(self) -> Address:
+        connector = self._connector
+        if connector.kind == "sentinel":
+            self._primary.address = connector.sentinel().discover_master(connector.service)
+            return self._primary.address
+        for seed in connector.seeds:
+            node = connector.connection(seed)
+            try:
+                node.send_command(*CLUSTER_SLOTS)
+                return connector.found(node.read_response(), seed)
+            except (RedisError, OSError):
+                connector.silent(seed)
+            finally:
+                node.disconnect()
+        raise NotSent("ClusterDownError")
+
     def _give_back(self, connection: Any) -> None:
-        if self._owned:
-            self._idle.append(connection)
+        if self._closed:
+            connection.disconnect()
         else:
-            self._client.connection_pool.release(connection)
+            self._idle.add((connection.host, connection.port) if self._primary.moves else None, connection)
 
     def close(self) -> None:
-        """Close the connections of a client made from a URL; a client that was handed in stays open."""
-        if self._owned:
+        """Close the connections that were made here; a client that was handed in stays open."""
+        self._closed = True
+        for connection in self._idle.drain():
+            connection.disconnect()
+        if self._owned and self._client is not None:
             self._client.close()
+
+
+def _by_client(client: Any, call: Call | Command) -> Reply:
+    if isinstance(call, Command):
+        return client.execute_command(*call.args)
+    try:
+        return client.execute_command(*words("EVALSHA", call.script.sha, call))
+    except NoScriptError:
+        return client.execute_command(*words("EVAL", call.script.source, call))
+
+
+class _Opening:
+    """A connection being made in a thread of its own: looking up a name, or TLS, cannot be timed out otherwise."""
+
+    def __init__(self, make: Callable[[], Any], too_late: Callable[[Any], None]) -> None:
+        self._make, self._too_late = make, too_late
+        self._lock, self._done = threading.Lock(), threading.Event()
+        self._left = False
+        self._connection: Any = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, name="sendguard-connect", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._connection = self._make()
+        except BaseException as error:
+            self._error = error
+        with self._lock:
+            self._done.set()
+            if self._left and self._connection is not None:
+                self._too_late(self._connection)
+
+    def wait(self, seconds: float) -> Any:
+        """The connection. Raises NotSent if it cannot be made, or not in time."""
+        self._done.wait(max(0.0, seconds))
+        with self._lock:
+            if not self._done.is_set():
+                self._left = True
+                raise NotSent("TimeoutError")
+        if self._error is not None:
+            raise self._error if isinstance(self._error, NotSent) else NotSent(type(self._error).__name__)
+        return self._connection
 
 
 class AsyncStore:
     """As `Store`, for `redis.asyncio`. Not to be shared between event loops."""
 
-    def __init__(self, store: str | redis.asyncio.Redis, *, timeout: float) -> None:
-        self._owned = isinstance(store, str)
-        if not isinstance(store, str):
-            if not isinstance(store, redis.asyncio.Redis):
-                raise ValueError(f"store must be a URL or a redis.asyncio.Redis, not {type(store).__name__}")
-            self._client: Any = store
-        elif _check_url(store) == "memory":
-            self._client = _memory_client("FakeAsyncRedis", urlsplit(store).netloc)
-        else:
-            from redis.asyncio.retry import Retry as AsyncRetry
+    def __init__(self, store: str | redis.asyncio.Redis, *, key: str, timeout: float) -> None:
+        self._owned, self._timeout, self._closed = isinstance(store, str), timeout, False
+        self._client, connector = _opened(store, (redis.asyncio.Redis, "FakeAsyncRedis"), key, timeout)
+        if connector is not None:
+            self._connector, self._primary = connector, connector.primary
+        self._idle, self.breaker = _Idle(), Breaker()
 
-            self._client = _client_of(redis.asyncio.Redis, store, timeout, AsyncRetry(NoBackoff(), 0))
-        self._direct = type(self._client) is redis.asyncio.Redis
-        self._idle: deque[Any] = deque()
-
-    async def run(self, call: Call | Command) -> Reply:
-        """Run a script, or a command, and return the server's reply. Raises StoreUnavailable, or ScriptRefused."""
+    async def run(self, call: Call | Command, expires: float | None = None) -> Reply:
+        """As `Store.run`."""
+        now = time.monotonic()
+        if not self.breaker.allows(now):
+            raise StoreUnavailable(_OPEN)
+        left = self._timeout if expires is None else expires - now
         try:
-            if isinstance(call, Command):
-                return await self._client.execute_command(*call.args)
-            try:
-                return await self._evalsha(call)
-            except NoScriptError:
-                return await self._client.execute_command(*words("EVAL", call.script.source, call))
-        except _FAILURES as error:
-            raise _failure(error) from None
+            async with asyncio.timeout(left):
+                reply = await self._routed(call)
+        except Exception as error:
+            failure = _failure(error)
+            if isinstance(failure, StoreUnavailable):
+                self.breaker.failed(time.monotonic())
+            raise failure from None
+        self.breaker.worked()
+        return reply
 
-    async def _evalsha(self, call: Call) -> Reply:
-        if not self._direct:
-            return await self._client.execute_command(*words("EVALSHA", call.script.sha, call))
-        connection = await self._borrow()
+    async def _routed(self, call: Call | Command) -> Reply:
+        if self._client is not None:
+            return await _by_async_client(self._client, call)
+        hops = route(call, self._primary)
         try:
-            await connection.send_packed_command(evalsha(call))
-            return await connection.read_response()
+            step = next(hops)
+            while True:
+                try:
+                    reply = await self._take(step)
+                except Exception as error:
+                    step = hops.throw(error)
+                else:
+                    step = hops.send(reply)
+        except StopIteration as done:
+            return done.value
+
+    async def _take(self, step: Hop | Pause) -> Reply:
+        if isinstance(step, Pause):
+            return await asyncio.sleep(step.seconds)
+        connection = await self._borrow(step.address)
+        try:
+            if step.asking:
+                await connection.send_packed_command(ASKING)
+                await connection.read_response()
+            await connection.send_packed_command(step.pieces)
+            reply = await connection.read_response()
         except ResponseError:
+            await self._give_back(connection)
             raise
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        finally:
-            await self._give_back(connection)
+        await self._give_back(connection)
+        return reply
 
-    async def _borrow(self) -> Any:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            return await self._client.connection_pool.get_connection()
-        try:
-            stale = await connection.can_read()
-        except (RedisError, OSError):
-            stale = True
-        if stale:
+    async def _borrow(self, address: Address | None) -> Any:
+        while (connection := self._idle.pop(address)) is not None:
+            try:
+                if not await connection.can_read():
+                    return connection
+            except (RedisError, OSError):
+                pass
             await connection.disconnect(nowait=True)
+        try:
+            return await self._open(address)
+        except (RedisError, OSError) as error:
+            raise NotSent(type(error).__name__) from None
+
+    async def _open(self, address: Address | None) -> Any:
+        if address is None and self._primary.moves:
+            address = await self._discover()
+        connection = self._connector.connection(address)
+        try:
+            await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
         return connection
 
+    async def _discover(self) -> Address:
+        connector = self._connector
+        if connector.kind == "sentinel":
+            self._primary.address = await _ask_sentinels(connector)
+            return self._primary.address
+        for seed in connector.seeds:
+            node = connector.connection(seed)
+            connector.silent(seed)  # said first: a deadline may end the wait for it
+            try:
+                await node.send_command(*CLUSTER_SLOTS)
+                return connector.found(await node.read_response(), seed)
+            except (RedisError, OSError):
+                continue
+            finally:
+                await node.disconnect(nowait=True)
+        raise NotSent("ClusterDownError")
+
     async def _give_back(self, connection: Any) -> None:
-        if self._owned:
-            self._idle.append(connection)
+        if self._closed:
+            await connection.disconnect(nowait=True)
         else:
-            await self._client.connection_pool.release(connection)
+            self._idle.add((connection.host, connection.port) if self._primary.moves else None, connection)
 
     async def close(self) -> None:
-        """Close the connections of a client made from a URL; a client that was handed in stays open."""
-        if self._owned:
+        """As `Store.close`."""
+        self._closed = True
+        for connection in self._idle.drain():
+            await connection.disconnect(nowait=True)
+        if self._owned and self._client is not None:
             await self._client.aclose()
+
+
+async def _by_async_client(client: Any, call: Call | Command) -> Reply:
+    if isinstance(call, Command):
+        return await client.execute_command(*call.args)
+    try:
+        return await client.execute_command(*words("EVALSHA", call.script.sha, call))
+    except NoScriptError:
+        return await client.execute_command(*words("EVAL", call.script.source, call))
+
+
+async def _ask_sentinels(connector: Connector) -> Address:
+    connector.silent(connector.seeds[0])  # said first: a deadline may end the wait for it
+    sentinel = connector.sentinel()
+    try:
+        address: Address = await sentinel.discover_master(connector.service)
+    finally:
+        for each in sentinel.sentinels:
+            await each.aclose()
+    return address

@@ -34,13 +34,17 @@ LEASE = _load("lease")
 
 
 class Call(NamedTuple):
-    """One run of a script. Its KEYS are the pool's and then its own; its ARGV the policy's and then its own."""
+    """One run of a script. Its KEYS are the pool's and then its own; its ARGV the policy's and then its own.
+
+    repeatable: whether running it twice does what running it once does.
+    """
 
     script: Script
     pool_keys: tuple[str, ...]
     keys: tuple[str, ...]
     policy_args: tuple[str, ...]
     args: tuple[str, ...]
+    repeatable: bool = True
 
 
 class Command(NamedTuple):

@@ -1,10 +1,10 @@
-"""A script run as a command: its words, or its bytes with the parts that never change packed once."""
+"""A call as the bytes that go to the store, with the parts that never change packed once."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from sendguard.store.scripts import Call
+from sendguard.store.scripts import Call, Command
 
 
 def words(verb: str, script: str, call: Call) -> tuple[str | int, ...]:
@@ -42,3 +42,17 @@ def evalsha(call: Call) -> list[bytes]:
             _pack(call.args),
         ))
     ]  # fmt: skip
+
+
+def command(call: Command) -> list[bytes]:
+    """A plain command, in pieces to send one after the other."""
+    return [b"*%d\r\n" % len(call.args), _pack(call.args)]
+
+
+def eval_source(call: Call) -> list[bytes]:
+    """The EVAL command of a call, for a server that does not know its script."""
+    return command(Command(tuple(map(str, words("EVAL", call.script.source, call)))))
+
+
+ASKING = command(Command(("ASKING",)))
+"""What lets one command through to a node that a slot is being moved to."""

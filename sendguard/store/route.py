@@ -1,0 +1,122 @@
+"""How one call finds the server that may answer it: loading a script, following a move, trying once more. Pure.
+
+`route` is a generator that both clients carry out: it yields a `Hop` or a `Pause`, and is sent the reply or the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+from sendguard.store.address import Address
+from sendguard.store.scripts import Call, Command, Reply
+from sendguard.store.wire import command, eval_source, evalsha
+
+_AGAIN_AFTER = 0.01
+"""Seconds before a call is tried again on a slot that is being migrated."""
+_MAX_REDIRECTS = 5
+
+
+class NotSent(Exception):
+    """No connection could be had, so that the store has seen nothing of the call. `kind`: of the error."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        super().__init__(kind)
+
+
+class Hop(NamedTuple):
+    """Send bytes to a server and read one reply. address: None for the primary, wherever it is."""
+
+    pieces: list[bytes]
+    address: Address | None
+    asking: bool
+
+
+class Pause(NamedTuple):
+    """Sleep for some seconds."""
+
+    seconds: float
+
+
+class Primary:
+    """Where the pool's primary is known to be. moves: whether that can change."""
+
+    def __init__(self, *, moves: bool) -> None:
+        self.moves = moves
+        self.address: Address | None = None
+
+
+Route = Generator[Hop | Pause, Reply, Reply]
+
+
+def route(call: Call | Command, primary: Primary) -> Route:
+    """The hops of one call. An error that is not mended on the way is raised as it came.
+
+    What the store may have carried out is sent again only where that does no harm (`Call.repeatable`); so a lost reply
+    never spends twice.
+    """
+    pieces = evalsha(call) if isinstance(call, Call) else command(call)
+    ask: Address | None = None
+    redirects, again = 0, True
+    while True:
+        try:
+            return (yield Hop(pieces, ask or primary.address, ask is not None))
+        except NoScriptError:
+            if not isinstance(call, Call) or redirects >= _MAX_REDIRECTS:
+                raise
+            redirects, pieces = redirects + 1, eval_source(call)
+            continue  # to the same server
+        except AskError as error:  # of which MovedError is a kind
+            redirects += 1
+            if redirects > _MAX_REDIRECTS or not primary.moves:
+                raise
+            if isinstance(error, MovedError):
+                ask, primary.address = None, _address(error, primary)
+            else:
+                ask = _address(error, primary)
+            continue
+        except TryAgainError:
+            yield Pause(_AGAIN_AFTER)
+        except (ReadOnlyError, ClusterDownError, BusyLoadingError):
+            # It said no: a replica, or a node that does not serve. Whoever is the primary now may say yes.
+            primary.address = None
+            if not (again and primary.moves):
+                raise
+            again = False
+            yield Pause(_AGAIN_AFTER)
+        except NotSent:
+            primary.address = None
+            if not (again and primary.moves):
+                raise
+            again = False
+        except ResponseError:
+            raise
+        except (RedisError, OSError, EOFError) as error:
+            primary.address = None
+            if not (again and isinstance(call, Call) and call.repeatable) or isinstance(
+                error, TimeoutError | RedisTimeoutError
+            ):
+                raise
+            again = False
+        ask = None
+
+
+def _address(error: AskError, primary: Primary) -> Address | None:
+    host = error.host or (primary.address[0] if primary.address else "")
+    return (host, error.port) if host else None

@@ -1,0 +1,53 @@
+"""A socket that keeps a deadline over many reads: a store that answers byte by byte is late all the same."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+_SLACK = 0.02
+"""Seconds that the first read of an exchange may be late by, for which its timeout need not be set anew."""
+
+
+class TimedSocket:
+    """A connected socket whose sends and reads all end by `expires` (monotonic seconds). timeout: what it is set to."""
+
+    def __init__(self, sock: Any, timeout: float) -> None:
+        self._sock, self._timeout, self._set = sock, timeout, timeout
+        self.expires = time.monotonic() + timeout
+
+    def _keep(self) -> None:
+        left = self.expires - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        wanted = self._timeout if self._timeout - _SLACK < left < self._timeout + _SLACK else left
+        if wanted != self._set:
+            self._sock.settimeout(wanted)
+            self._set = wanted
+
+    def recv_into(self, *args: Any) -> Any:
+        self._keep()
+        return self._sock.recv_into(*args)
+
+    def recv(self, *args: Any) -> Any:
+        self._keep()
+        return self._sock.recv(*args)
+
+    def sendall(self, *args: Any) -> Any:
+        self._keep()
+        return self._sock.sendall(*args)
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Only the deadline counts; redis-py sets a timeout of its own around some reads."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def timed(kind: type[Any]) -> type[Any]:
+    """A class of redis-py's connections, with sockets that keep a deadline."""
+
+    def _connect(self: Any) -> TimedSocket:
+        return TimedSocket(kind._connect(self), self.socket_timeout)
+
+    return type(f"Timed{kind.__name__}", (kind,), {"_connect": _connect})
