@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
 import redis.asyncio
 
-from sendguard.flows import Act, Flow, Poll, Step, Wait, new_guard_parts, number_of
+from sendguard.background import AsyncBackground, Finished
+from sendguard.flows import keep_failed, new_guard_parts, number_of
 from sendguard.guard import Headers, environment
 from sendguard.linq.client import AsyncLinqClient
 from sendguard.linq.poller import AsyncPoller
@@ -19,6 +21,7 @@ from sendguard.middleware.sending import AsyncSending
 from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind, Transition
 from sendguard.policy import Policy
 from sendguard.request import Request
+from sendguard.steps import Act, Flow, Poll, Step, Wait
 from sendguard.store import AsyncStore
 from sendguard.store.scripts import Call, Command
 
@@ -43,11 +46,14 @@ class AsyncSendGuard:
         api_base_url: str | None = None,
         timeout: float = 0.25,
         clock: Callable[[], float] | None = None,
+        refresh: float | None = 1.0,
     ) -> None:
-        self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout)
+        self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout, refresh)
         self._store = AsyncStore(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._timeout = timeout
+        self._unkept = self._flows.keeper.refresh is not None and self._store.watch()
+        self._keeping: AsyncBackground | None = None
         self._client: AsyncLinqClient | None = None
         self.pool = pool
 
@@ -68,10 +74,19 @@ class AsyncSendGuard:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections that this guard opened."""
+        """Close the connections that this guard opened, and end what it does in the background."""
+        self._unkept = False
+        if self._keeping is not None:
+            await self._keeping.stop()
         await self._store.close()
         if self._client is not None:
             await self._client.close()
+
+    @property
+    def degraded_since(self) -> float | None:
+        """As `SendGuard.degraded_since`."""
+        degraded = self._flows.degraded
+        return None if degraded is None else degraded.since
 
     async def _perform(self, step: Step) -> Any:
         if isinstance(step, Wait):
@@ -84,7 +99,23 @@ class AsyncSendGuard:
             return await self._client.phone_numbers(step.at)
         return None  # Renew: the shell has done it
 
+    def _keep(self) -> None:
+        """Start looking at the pool in the background, for as long as somebody holds this guard."""
+        self._unkept = False
+        guard = weakref.ref(self)
+
+        async def step() -> float:
+            found = guard()
+            if found is None:
+                raise Finished
+            return await found._drive(found._flows.keep())
+
+        rest = self._flows.keeper.refresh or 1.0
+        self._keeping = AsyncBackground(step, failed=keep_failed, rest=rest, name="sendguard-keeper").start()
+
     async def _drive(self, flow: Flow[T]) -> T:
+        if self._unkept:
+            self._keep()
         expires: float | None = None
         try:
             step = next(flow)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
+from sendguard.degraded import Degraded
 from sendguard.errors import LinqError, SendBlocked, SendGuardError, StoreUnavailable, UnknownLine
+from sendguard.keeper import Keeper
 from sendguard.linq.events import LineUpdate, MessageFailed, MessageSeen
 from sendguard.linq.webhooks import read_webhook
 from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Transition
@@ -22,7 +24,8 @@ from sendguard.policy import Policy
 from sendguard.protocol import POLL_COOLDOWN_CODES, Protocol
 from sendguard.replies import changes_of, line_of, server_time, texts, transitions_of
 from sendguard.request import Request, check_number
-from sendguard.store import ScriptRefused
+from sendguard.steps import Flow, Poll, Renew, Wait
+from sendguard.store import ScriptRefused, StoreRenewed
 from sendguard.store.scripts import Call, Command
 from sendguard.store.units import micros
 
@@ -34,42 +37,19 @@ _SLOT_GRACE = 0.05
 """Seconds that a waiter may still wait for the slot it holds when its max_wait has just passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Sleep for some seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """Fetch GET /v3/phone_numbers; the answer is the tuple of `LineUpdate`. at: Unix seconds of the request."""
-
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """Call what the caller brought; for asyncio, await it. An exception of it is thrown into the flow."""
-
-    run: Callable[[], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """What follows gets the guard's timeout anew: a part of a long piece of work, not one call that somebody awaits."""
-
-
-Step = Call | Command | Wait | Poll | Act | Renew
-"""All calls of the store between two other steps get the guard's timeout together."""
-Flow = Generator[Step, Any, T]
-
-
 class Flows:
-    """The steps of one guard. clock: Unix seconds, or None for the store's own time."""
+    """The steps of one guard. clock: Unix seconds, or None for the store's own time. refresh: as `Keeper` takes it."""
 
-    def __init__(self, protocol: Protocol, webhook_secrets: Sequence[str], clock: Callable[[], float] | None) -> None:
+    def __init__(
+        self,
+        protocol: Protocol,
+        webhook_secrets: Sequence[str],
+        clock: Callable[[], float] | None,
+        refresh: float | None,
+    ) -> None:
         self.protocol = protocol
+        self.keeper = Keeper(protocol, refresh, clock)
+        self.degraded = Degraded(protocol, self.keeper) if protocol.policy.on_store_error == "degraded" else None
         self._secrets = webhook_secrets
         self._clock = clock
 
@@ -92,16 +72,35 @@ class Flows:
     def decide(self, request: Request, max_wait: float = 0.0, *, waiter: bool = False) -> Flow[Decision]:
         """One decision, in one round trip."""
         now = self._now()
-        call = self.protocol.decide(request, max_wait=max_wait, waiter=waiter, now=now)
         try:
-            reply = yield from self.run(call)
+            if self.degraded is not None and self.degraded.since is not None:
+                raise StoreUnavailable("the store is not asked before it knows what was sent without it")
+            decision = yield from self._decided(request, max_wait, waiter, now)
         except StoreUnavailable as error:
+            self.keeper.suspect = True
             logger.error("decision %s: %s", request.decision_id, error)
-            return self.protocol.undecided(request)
-        decision = self.protocol.decision(reply, request)
+            found = None if self.degraded is None else self.degraded.decide(request, now)
+            decision = self.protocol.undecided(request) if found is None else found
+        else:
+            if self.degraded is not None:
+                self.degraded.learn(request, decision)
         if now is not None and decision.retry_after is not None:
             return replace(decision, retry_after=_reaching(now, decision.retry_after))
         return decision
+
+    def _decided(self, request: Request, max_wait: float, waiter: bool, now: float | None) -> Flow[Decision]:
+        """Ask the store; after it failed or came back, only once this process knows what it remembers."""
+        call = self.protocol.decide(request, max_wait=max_wait, waiter=waiter, now=now)
+        looks = self.keeper.refresh is not None
+        if looks and self.keeper.suspect and self.keeper.lines:
+            yield from self.keeper.look(self.run, patient=False)
+        try:
+            reply = yield from self.run(call)
+        except StoreRenewed:
+            if looks and self.keeper.lines:
+                yield from self.keeper.look(self.run, patient=False)
+            reply = yield from self.run(call)
+        return understood(self.protocol.decision, reply, request)
 
     def choose(self, request: Request, max_wait: float) -> Flow[Decision]:
         """A decision, waited for: a slot is taken at once, in the order of asking, and confirmed when it has come."""
@@ -132,7 +131,8 @@ class Flows:
         number, now = decision.from_number, self._now()
         if unsent or code == 2024 or closed_for is not None:
             call = self.protocol.settle(decision, unsent=unsent, opted_out=code == 2024, closed_for=closed_for, now=now)
-            if call is not None:
+            known = not (unsent and self.degraded is not None and self.degraded.unsent(decision, now))
+            if call is not None and known:
                 yield from self.run(call)
         if number is not None and code in POLL_COOLDOWN_CODES:
             self._told((yield from self.run(self.protocol.cool_down(number, now))), "outcome")
@@ -142,7 +142,7 @@ class Flows:
     # Observations ----------------------------------------------------------------------------------------------------
 
     def _told(self, reply: Sequence[Any], source: str) -> tuple[Change, ...]:
-        changes = changes_of(reply, source)
+        changes = understood(changes_of, reply, source)
         for change in changes:
             known = {"status": LineStatus, "health": Health}.get(change.field)
             if known is not None and change.new not in known.__members__:
@@ -166,13 +166,20 @@ class Flows:
         else:
             logger.debug("webhook %s ignored", event.event_type)
             return ()
-        return self._told((yield from self.run(call)), "webhook")
+        try:
+            reply = yield from self.run(call)
+        except StoreUnavailable:
+            if self.degraded is not None:
+                self.degraded.observe(call)
+            raise
+        return self._told(reply, "webhook")
 
     def sync_lines(self) -> Flow[tuple[Change, ...]]:
         """One poll, applied; what it learnt counts from when its request was sent."""
         now = self._now()
         sent_at = server_time((yield Command(("TIME",)))) if now is None else now
         updates: tuple[LineUpdate, ...] = yield Poll(sent_at)
+        yield from self._found()
         changes: list[Change] = []
         for batch in _batches(updates, _LINES_PER_CALL):
             yield Renew()
@@ -187,6 +194,28 @@ class Flows:
             call = self.protocol.release(texts(released), sent_at, self._now(), "poll")
             changes += self._told((yield from self.run(call)), "poll")
         return tuple(changes)
+
+    def _found(self) -> Flow[None]:
+        """Before a poll fills an empty pool: it may be one that was forgotten, and a poll tells no status.
+
+        What this process remembers is told first, and every other one is left the time to do so.
+        """
+        notice = self.keeper.notice
+        yield Renew()
+        if not notice or (yield from self.run(self.protocol.is_founded())):
+            return
+        if self.keeper.lines:
+            yield from self.keeper.look(self.run, patient=True)
+        yield Wait(notice)
+        yield Renew()
+
+    def keep(self) -> Flow[float]:
+        """One round of what each process does in the background. Returns the seconds until the next."""
+        assert self.keeper.refresh is not None
+        yield from self.keeper.look(self.run, patient=True)
+        if self.degraded is not None:
+            yield from self.degraded.settle(self.run, self._now)
+        return self.keeper.refresh
 
     def observe(
         self, number: str, status: str | None, health: str | None, observed_at: float | None, source: str
@@ -226,12 +255,12 @@ class Flows:
         rows = yield from self.run(self.protocol.lines([number], self._now()))
         if not rows:
             raise UnknownLine(number)
-        return line_of(rows[0])
+        return understood(line_of, rows[0])
 
     def lines(self) -> Flow[tuple[Line, ...]]:
         """All lines, by number."""
         rows = yield from self.run(self.protocol.lines((), self._now()))
-        return tuple(sorted(map(line_of, rows), key=lambda line: line.number))
+        return understood(lambda: tuple(sorted(map(line_of, rows), key=lambda line: line.number)))
 
     def transitions(self, after: str, count: int) -> Flow[tuple[Transition, ...]]:
         """What changed of lines after a transition, oldest first."""
@@ -240,7 +269,7 @@ class Flows:
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 10_000:
             raise ValueError("count must be from 1 to 10000")
         reply = yield from self.run(self.protocol.transitions(after, count))
-        return transitions_of(reply)
+        return understood(transitions_of, reply)
 
     def poll_if_due(self, token: str, interval: float, ttl: float) -> Flow[float]:
         """Poll if no process of the fleet holds the lease or polled lately. Returns the seconds until it is due."""
@@ -271,6 +300,19 @@ class Flows:
             logger.warning("the poll lease could not be given back; it runs out by itself")
 
 
+def understood(read: Callable[..., T], *answer: Any) -> T:
+    """What a reader makes of the store's answer. Raises StoreUnavailable if it is none that a script gives."""
+    try:
+        return read(*answer)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise StoreUnavailable("the store failed: its answer cannot be read") from None
+
+
+def keep_failed(error: Exception) -> None:
+    """Say in the log that a look at the pool failed."""
+    logger.debug("look failed: %s", error if isinstance(error, SendGuardError) else type(error).__name__)
+
+
 def poll_failed(error: Exception) -> None:
     """Say in the log that a poll failed; only the library's own errors have a text that is safe to log."""
     known = isinstance(error, (LinqError, SendGuardError, ValueError))
@@ -284,10 +326,15 @@ def new_guard_parts(
     webhook_secret: str | Sequence[str] | None,
     clock: Callable[[], float] | None,
     timeout: float,
+    refresh: float | None,
 ) -> Flows:
     """The flows of a guard from the arguments of its constructor. Raises ValueError naming the one that is wrong."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
         raise ValueError("timeout must be above 0 and at most 60 seconds")
+    if refresh is not None and (
+        isinstance(refresh, bool) or not isinstance(refresh, (int, float)) or not 0.05 <= refresh <= 60
+    ):
+        raise ValueError("refresh must be from 0.05 to 60 seconds, or None")
     if not isinstance(policy, (Policy, type(None))):
         raise ValueError("policy must be a Policy")
     if not isinstance(webhook_secret, str | list | tuple | None):
@@ -297,7 +344,7 @@ def new_guard_parts(
     secrets = (webhook_secret,) if isinstance(webhook_secret, str) else tuple(webhook_secret or ())
     if not all(isinstance(secret, str) and secret for secret in secrets):
         raise ValueError("webhook_secret must be a secret or several, newest first")
-    return Flows(Protocol(pool, policy or Policy(), hash_key), secrets, clock)
+    return Flows(Protocol(pool, policy or Policy(), hash_key), secrets, clock, refresh)
 
 
 def number_of(decision: Decision) -> str:

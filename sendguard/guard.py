@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
 import redis
 
-from sendguard.flows import Act, Flow, Poll, Step, Wait, new_guard_parts, number_of
+from sendguard.background import Background, Finished, after_fork
+from sendguard.flows import keep_failed, new_guard_parts, number_of
 from sendguard.linq.client import LinqClient
 from sendguard.linq.poller import Poller
 from sendguard.middleware.guarded import F, Options, guard_function
@@ -17,6 +19,7 @@ from sendguard.middleware.sending import Sending
 from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind, Transition
 from sendguard.policy import Policy
 from sendguard.request import Request
+from sendguard.steps import Act, Flow, Poll, Step, Wait
 from sendguard.store import Store
 from sendguard.store.scripts import Call, Command
 
@@ -53,8 +56,13 @@ class SendGuard:
     hash_key: the secret under which recipients' handles are hashed, the same in every process; without it a key that
     follows from the pool's name, which hides handles from a reader of logs but not from one who can guess and compare.
     api_key, api_base_url: for polls; the base URL as the official SDK takes it, what precedes /v3.
-    timeout: seconds that the store may take to connect and to answer. clock: a callable returning Unix seconds, for
+    timeout: seconds that a call may take whatever the store does, but for what it says itself (waits, polls). clock: a
+    callable returning Unix seconds, for
     tests and simulations; without it time is the store's, one clock for all processes.
+
+    refresh: seconds between looks at the pool in the background (a thread that starts with the first call; one command
+    a look), by which this process notices that the store forgot something, and knows the lines while it is out of
+    reach; None: neither. `memory://` needs none.
 
     Safe to share between threads. Raises ValueError naming an argument that is wrong; nothing is connected to yet.
     """
@@ -71,11 +79,15 @@ class SendGuard:
         api_base_url: str | None = None,
         timeout: float = 0.25,
         clock: Callable[[], float] | None = None,
+        refresh: float | None = 1.0,
     ) -> None:
-        self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout)
+        self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout, refresh)
         self._store = Store(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._timeout = timeout
+        self._unkept = self._flows.keeper.refresh is not None and self._store.watch()
+        self._keeping: Background | None = None
+        after_fork(self, SendGuard._forked)
         self._client: LinqClient | None = None
         self.pool = pool
 
@@ -98,10 +110,22 @@ class SendGuard:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that this guard opened."""
+        """Close the connections that this guard opened, and end what it does in the background."""
+        self._unkept = False
+        if self._keeping is not None:
+            self._keeping.stop(2 * self._timeout)
         self._store.close()
         if self._client is not None:
             self._client.close()
+
+    @property
+    def degraded_since(self) -> float | None:
+        """Since when this process decides without the store, in Unix seconds; None while it does not.
+
+        Only with `Policy(on_store_error="degraded")`.
+        """
+        degraded = self._flows.degraded
+        return None if degraded is None else degraded.since
 
     def _perform(self, step: Step) -> Any:
         if isinstance(step, Wait):
@@ -114,7 +138,26 @@ class SendGuard:
             return self._client.phone_numbers(step.at)
         return None  # Renew: the shell has done it
 
+    def _forked(self) -> None:
+        self._keeping, self._unkept = None, self._flows.keeper.refresh is not None and self._store.watch()
+
+    def _keep(self) -> None:
+        """Start looking at the pool in the background, for as long as somebody holds this guard."""
+        self._unkept = False
+        guard = weakref.ref(self)
+
+        def step() -> float:
+            found = guard()
+            if found is None:
+                raise Finished
+            return found._drive(found._flows.keep())
+
+        rest = self._flows.keeper.refresh or 1.0
+        self._keeping = Background(step, failed=keep_failed, rest=rest, name="sendguard-keeper").start()
+
     def _drive(self, flow: Flow[T]) -> T:
+        if self._unkept:
+            self._keep()
         expires: float | None = None
         try:
             step = next(flow)

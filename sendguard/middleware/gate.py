@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from sendguard.errors import LinqError, SendBlocked, StoreUnavailable
-from sendguard.flows import Act, Flow, Flows, number_of
+from sendguard.flows import Flows, number_of
 from sendguard.linq.payloads import chat_line_and_recipients
 from sendguard.middleware.memory import Recent
 from sendguard.middleware.outcome import outcome_of, outcome_of_response
@@ -26,6 +26,7 @@ from sendguard.middleware.requests import (
 from sendguard.middleware.sending import quietly, settle, was_paid_before
 from sendguard.models import Decision, Outcome, Reason
 from sendguard.request import Chat, Request
+from sendguard.steps import Act, Flow
 
 _CHATS, _CHAT_TTL = 100_000, 600.0
 _RETRIES, _RETRY_TTL = 10_000, 600.0

@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from sendguard.errors import StoreUnavailable
-from sendguard.flows import Flow, Flows, as_outcome, number_of
+from sendguard.flows import Flows, as_outcome, number_of
 from sendguard.middleware.outcome import outcome_of
 from sendguard.models import Decision, Outcome
 from sendguard.request import Request
+from sendguard.steps import Flow
 
 if TYPE_CHECKING:
     from sendguard.async_guard import AsyncSendGuard

@@ -64,6 +64,11 @@ def _built(limit: _Bucket | _Quota | None) -> TokenBucket | Quota | None:
     return TokenBucket(**fields) if isinstance(limit, _Bucket) else Quota(**fields)
 
 
+_PLAIN = {
+    "new_conversations_on", "on_flagged", "on_store_error", "mode", "cool_down", "degraded_share", "degraded_for",
+}  # fmt: skip
+
+
 class PolicySettings(_Limits):
     """`Policy`, field by field; what is not set keeps its default. Raises ValueError naming a field out of range."""
 
@@ -72,6 +77,8 @@ class PolicySettings(_Limits):
     on_store_error: str | None = None
     mode: str | None = None
     cool_down: float | None = None
+    degraded_share: float | None = None
+    degraded_for: float | None = None
     overrides: dict[str, _Limits] = {}
 
     @model_validator(mode="after")
@@ -81,7 +88,7 @@ class PolicySettings(_Limits):
 
     def policy(self) -> Policy:
         """The policy. Raises ValueError naming the field that is out of range."""
-        plain = {"new_conversations_on", "on_flagged", "on_store_error", "mode", "cool_down"} & self.model_fields_set
+        plain = _PLAIN & self.model_fields_set
         return Policy(
             **{name: getattr(self, name) for name in plain},
             **self.limits(),  # type: ignore[arg-type]

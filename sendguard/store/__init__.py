@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sendguard.store.client import AsyncStore, ScriptRefused, Store
+from sendguard.store.client import AsyncStore, ScriptRefused, Store, StoreRenewed
 
-__all__ = ["AsyncStore", "ScriptRefused", "Store"]
+__all__ = ["AsyncStore", "ScriptRefused", "Store", "StoreRenewed"]

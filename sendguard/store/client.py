@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 import weakref
@@ -15,11 +14,12 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from sendguard.background import after_fork
 from sendguard.errors import SendGuardError, StoreUnavailable
 from sendguard.store.address import Address, read_url
 from sendguard.store.breaker import Breaker
 from sendguard.store.connect import CLUSTER_SLOTS, Connector
-from sendguard.store.route import Hop, NotSent, Pause, route
+from sendguard.store.route import Hop, NotSent, Pause, Renewed, route
 from sendguard.store.scripts import Call, Command, Reply
 from sendguard.store.wire import ASKING, words
 
@@ -34,7 +34,13 @@ class ScriptRefused(SendGuardError):
         super().__init__(code)
 
 
+class StoreRenewed(StoreUnavailable):
+    """The store may have been restarted or replaced since this process last asked it; a decision was not sent to it."""
+
+
 def _failure(error: BaseException) -> SendGuardError:
+    if isinstance(error, Renewed):
+        return StoreRenewed("the store was lost and found again")
     words = str(error).split()
     if isinstance(error, ResponseError) and words and words[0] in _REFUSALS:
         return ScriptRefused(words[0], words[1] if len(words) > 1 else "")
@@ -86,11 +92,12 @@ class _Idle:
 
     def __init__(self) -> None:
         self._by_address: defaultdict[Address | None, deque[Any]] = defaultdict(deque)
-        self._process = os.getpid()
+        after_fork(self, _Idle._forget)
+
+    def _forget(self) -> None:
+        self._by_address = defaultdict(deque)
 
     def pop(self, address: Address | None) -> Any | None:
-        if self._process != os.getpid():
-            self._by_address, self._process = defaultdict(deque), os.getpid()
         try:
             return self._by_address[address].pop()
         except IndexError:
@@ -120,6 +127,12 @@ class Store:
             self._connector, self._primary = connector, connector.primary
         self._idle, self.breaker = _Idle(), Breaker()
 
+    def watch(self) -> bool:
+        """Have decisions raise StoreRenewed where the store may have changed; False for one that cannot."""
+        if self._client is None:
+            self._primary.watched = True
+        return self._client is None
+
     def run(self, call: Call | Command, expires: float | None = None) -> Reply:
         """Run a script, or a command, and return the server's reply. Raises StoreUnavailable, or ScriptRefused.
 
@@ -132,7 +145,7 @@ class Store:
             reply = self._routed(call, now + self._timeout if expires is None else expires)
         except Exception as error:
             failure = _failure(error)
-            if isinstance(failure, StoreUnavailable):
+            if type(failure) is StoreUnavailable:
                 self.breaker.failed(time.monotonic())
             raise failure from None
         self.breaker.worked()
@@ -159,7 +172,7 @@ class Store:
             if time.monotonic() + step.seconds >= expires:
                 raise TimeoutError
             return time.sleep(step.seconds)
-        connection = self._borrow(step.address, expires)
+        connection = self._borrow(step, expires)
         try:
             connection._sock.expires = expires
             if step.asking:
@@ -177,16 +190,19 @@ class Store:
         self._give_back(connection)
         return reply
 
-    def _borrow(self, address: Address | None, expires: float) -> Any:
-        """A connection that nobody uses, or a new one. Raises NotSent."""
-        while (connection := self._idle.pop(address)) is not None:
+    def _borrow(self, hop: Hop, expires: float) -> Any:
+        """A connection that nobody uses, or a new one. Raises NotSent, or Renewed."""
+        while (connection := self._idle.pop(hop.address)) is not None:
             try:
                 if not connection.can_read():
                     return connection
             except (RedisError, OSError):
                 pass
-            connection.disconnect()
-        opening = _Opening(lambda: self._open(address), self._give_back)
+            for lost in (connection, *self._idle.drain()):
+                lost.disconnect()
+            if hop.wary:
+                raise Renewed
+        opening = _Opening(lambda: self._open(hop.address), self._give_back)
         return opening.wait(expires - time.monotonic())
 
     def _open(self, address: Address | None) -> Any:
@@ -279,6 +295,12 @@ class AsyncStore:
             self._connector, self._primary = connector, connector.primary
         self._idle, self.breaker = _Idle(), Breaker()
 
+    def watch(self) -> bool:
+        """Have decisions raise StoreRenewed where the store may have changed; False for one that cannot."""
+        if self._client is None:
+            self._primary.watched = True
+        return self._client is None
+
     async def run(self, call: Call | Command, expires: float | None = None) -> Reply:
         """As `Store.run`."""
         now = time.monotonic()
@@ -290,7 +312,7 @@ class AsyncStore:
                 reply = await self._routed(call)
         except Exception as error:
             failure = _failure(error)
-            if isinstance(failure, StoreUnavailable):
+            if type(failure) is StoreUnavailable:
                 self.breaker.failed(time.monotonic())
             raise failure from None
         self.breaker.worked()
@@ -315,7 +337,7 @@ class AsyncStore:
     async def _take(self, step: Hop | Pause) -> Reply:
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
-        connection = await self._borrow(step.address)
+        connection = await self._borrow(step)
         try:
             if step.asking:
                 await connection.send_packed_command(ASKING)
@@ -331,16 +353,19 @@ class AsyncStore:
         await self._give_back(connection)
         return reply
 
-    async def _borrow(self, address: Address | None) -> Any:
-        while (connection := self._idle.pop(address)) is not None:
+    async def _borrow(self, hop: Hop) -> Any:
+        while (connection := self._idle.pop(hop.address)) is not None:
             try:
                 if not await connection.can_read():
                     return connection
             except (RedisError, OSError):
                 pass
-            await connection.disconnect(nowait=True)
+            for lost in (connection, *self._idle.drain()):
+                await lost.disconnect(nowait=True)
+            if hop.wary:
+                raise Renewed
         try:
-            return await self._open(address)
+            return await self._open(hop.address)
         except (RedisError, OSError) as error:
             raise NotSent(type(error).__name__) from None
 

@@ -24,7 +24,7 @@ from redis.exceptions import (
 )
 
 from sendguard.store.address import Address
-from sendguard.store.scripts import Call, Command, Reply
+from sendguard.store.scripts import DECIDE, Call, Command, Reply
 from sendguard.store.wire import command, eval_source, evalsha
 
 _AGAIN_AFTER = 0.01
@@ -40,12 +40,20 @@ class NotSent(Exception):
         super().__init__(kind)
 
 
+class Renewed(Exception):
+    """The server may be another one, or have been restarted, since the last call: nothing of this one was sent."""
+
+
 class Hop(NamedTuple):
-    """Send bytes to a server and read one reply. address: None for the primary, wherever it is."""
+    """Send bytes to a server and read one reply. address: None for the primary, wherever it is.
+
+    wary: raise `Renewed` instead of connecting anew where a connection was lost.
+    """
 
     pieces: list[bytes]
     address: Address | None
     asking: bool
+    wary: bool
 
 
 class Pause(NamedTuple):
@@ -55,10 +63,10 @@ class Pause(NamedTuple):
 
 
 class Primary:
-    """Where the pool's primary is known to be. moves: whether that can change."""
+    """Where the pool's primary is known to be. moves: whether that can change. watched: whether decisions are wary."""
 
     def __init__(self, *, moves: bool) -> None:
-        self.moves = moves
+        self.moves, self.watched = moves, False
         self.address: Address | None = None
 
 
@@ -74,9 +82,12 @@ def route(call: Call | Command, primary: Primary) -> Route:
     pieces = evalsha(call) if isinstance(call, Call) else command(call)
     ask: Address | None = None
     redirects, again = 0, True
+    wary = primary.watched and isinstance(call, Call) and call.script is DECIDE
     while True:
         try:
-            return (yield Hop(pieces, ask or primary.address, ask is not None))
+            return (yield Hop(pieces, ask or primary.address, ask is not None, wary))
+        except Renewed:
+            raise
         except NoScriptError:
             if not isinstance(call, Call) or redirects >= _MAX_REDIRECTS:
                 raise
@@ -88,6 +99,8 @@ def route(call: Call | Command, primary: Primary) -> Route:
                 raise
             if isinstance(error, MovedError):
                 ask, primary.address = None, _address(error, primary)
+                if wary:
+                    raise Renewed from None
             else:
                 ask = _address(error, primary)
             continue
@@ -98,6 +111,8 @@ def route(call: Call | Command, primary: Primary) -> Route:
             primary.address = None
             if not (again and primary.moves):
                 raise
+            if wary:
+                raise Renewed from None
             again = False
             yield Pause(_AGAIN_AFTER)
         except NotSent:

@@ -25,7 +25,8 @@ def _load(*names: str) -> Script:
 
 
 DECIDE = _load("decide")
-OBSERVE = _load("news", "observe")
+OBSERVE = _load("news", "told", "observe")
+RESTORE = _load("news", "told", "restore")
 MESSAGE = _load("news", "message")
 SETTLE = _load("settle")
 LINES = _load("lines")

@@ -1,8 +1,8 @@
 -- Decide one send: which line may carry it, or why none may and when to ask again.
 --
 -- KEYS: 16 recipient; 17 remembered answer (used if ARGV 22 is '1').
--- ARGV: 18 kind, 'in_chat' for a send into a chat that lives on `from_number`, or 'sent' for one that left from there
---   unasked and is only counted; 19 from_number or ''; 20 line type ('' any, '1' iMessage, '2' RCS); 21 decision id; 22 remember;
+-- ARGV: 18 kind, 'in_chat' for a send into a chat that lives on `from_number`, 'sent' for one that left from there unasked
+--   and is only counted, or 'late' for one that was decided without the store, which moves no conversation; 19 from_number or ''; 20 line type ('' any, '1' iMessage, '2' RCS); 21 decision id; 22 remember;
 --   23 how long the caller would wait; 24 '1' if an opt-out binds; 25... lines not to start a conversation on.
 -- Reply: allowed|line|reason|wait|status|health|new conversation|previous line|decision id|tat|cost|at. On a denial,
 --   wait is '' where waiting cannot help. An allowed decision with a wait is a slot that the caller holds: it asks again
@@ -152,7 +152,7 @@ local function decide()
     starts = kind ~= 'in_chat' and not recipient.windows[from]
     at, why = ready_for(recipient, line, starts)
     if starts and at < NEVER and not ARGV[13]:find(line.tier, 1, true) then at, why = NEVER, 'new_conversations' end
-    if kind == 'sent' then at, why = now, nil end
+    if kind == 'sent' or kind == 'late' then at, why = now, nil end
   elseif home then
     line = read_line(home)
     local gone = not line or not (line.stands or line.assigned)

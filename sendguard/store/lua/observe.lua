@@ -10,78 +10,6 @@
 
 local FIELDS = 8
 
-local function fresh(number)
-  return {
-    number = number, status = '', status_at = -1, health = '', health_at = -1, assigned = true, assigned_at = -1,
-    kind = '', kind_at = -1, paused = 0, cooling = 0, used = 0, tat = 0, changed = 0, place = 0, volume = '', starts = '',
-    stands = true, tier = 1, class = 1, own = false, known = false,
-  }
-end
-
--- What `read_line` of the prelude takes apart, and the summary that sends go by.
-local function fold(line)
-  line.stands = line.assigned and not is_flagged(line) and line.paused == 0 and line.cooling == 0
-  line.tier = tier_of(line.health)
-  line.class = (line.kind == '' or line.kind == 'iMessage') and 1 or line.kind == 'RCS' and 2 or 3
-  line.told = table.concat({
-    line.status, int(line.status_at), line.health, int(line.health_at), line.assigned and '1' or '0',
-    int(line.assigned_at), line.kind, int(line.kind_at), int(line.paused), int(line.cooling), int(line.changed),
-  }, '|')
-  return line
-end
-
-local function newer(at, known_at, graver) return at > known_at or (at == known_at and graver) end
-
-local function set_status(line, status, at)
-  local grave = status ~= 'ACTIVE'
-  if status == '' or not newer(at, line.status_at, grave and not is_flagged(line)) then return end
-  line.status_at = at
-  if status ~= line.status then
-    changed(line, 'status', line.status, status, at)
-    line.status = status
-  end
-end
-
--- A change of pace voids the slots that waiters hold: the bucket is at most empty now, not lent ahead.
-local function set_health(line, health, at)
-  local before, tier = line.health, line.tier
-  local interval, tolerance = bucket_of(line)
-  local graver = tier_of(health) > tier
-  if health == '' or not newer(at, line.health_at, graver) then return end
-  line.health_at, line.health = at, health
-  if health ~= before then changed(line, 'health', before, health, at) end
-  if tier_of(health) ~= tier then
-    line.changed = now
-    if interval > 0 and interval < NEVER then line.tat = math.min(line.tat, now + tolerance + interval) end
-  end
-end
-
-local function set_assigned(line, assigned, at)
-  if assigned == '' or not newer(at, line.assigned_at, assigned == '0' and line.assigned) then return end
-  line.assigned_at = at
-  if line.assigned ~= (assigned == '1') or line.known == false then
-    changed(line, 'assigned', line.known == false and '' or line.assigned and 'true' or 'false',
-      assigned == '1' and 'true' or 'false', at)
-    line.assigned = assigned == '1'
-  end
-end
-
-local function set_kind(line, kind, at)
-  if kind == '' or at <= line.kind_at then return end
-  line.kind_at = at
-  if kind ~= line.kind then
-    changed(line, 'line_type', line.kind, kind, at)
-    line.kind = kind
-  end
-end
-
-local function set_until(line, field, name, until_at)
-  if line[field] ~= until_at then
-    changed(line, name, line[field] > now and int(line[field]) or '', until_at > now and int(until_at) or '', now)
-    line[field] = until_at
-  end
-end
-
 local function apply(i)
   local number, at = ARGV[i], observed(ARGV[i + 1])
   if number == '@chat' then
@@ -117,7 +45,5 @@ for i = 22, #ARGV, FIELDS do
   local problem = apply(i)
   if problem then return redis.error_reply(problem) end
 end
-for _, change in ipairs(changes) do
-  call('XADD', KEYS[18], 'MAXLEN', '~', '10000', '*', 'change', change, 'source', ARGV[20], 'event', ARGV[21])
-end
+record(KEYS[18], ARGV[20], ARGV[21])
 return changes
