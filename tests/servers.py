@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import random
 import shutil
@@ -71,20 +70,23 @@ class Server:
             *("--unixsocket", self.socket_path, "--dir", str(folder), *options),
         ]
         retry = Retry(NoBackoff(), 1)
-        self.client = redis.Redis(port=self.port, decode_responses=True, socket_timeout=2.0, retry=retry)
+        self.client: Any = redis.Redis(port=self.port, decode_responses=True, socket_timeout=2.0, retry=retry)
         self.start()
 
-    def start(self) -> None:
-        """Start it, or start it again with what it kept, and return once it answers."""
+    def start(self) -> Server:
+        """Start it, or start it again with what it kept, and return it once it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        atexit.register(self.process.kill)
         self.paused = False
+        # Kills it when this process has gone, however it went: the pipe breaks.
+        guard = ["sh", "-c", f"read _; kill -9 {self.process.pid}"]
+        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             wait_until(self._serves)
         except BaseException:
             self.stop()
             raise
+        return self
 
     def _serves(self) -> bool:
         assert self.process.poll() is None, f"the server ended at once: {self.log.read_text('utf-8')[-800:]}"
@@ -105,9 +107,11 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL: gone at once, and with it what it did not write to disk."""
+        self._guard.kill()
+        self._guard.communicate()
         self.process.kill()
         self.process.wait()
-        atexit.unregister(self.process.kill)
+        self.paused = False
 
     def pause(self) -> None:
         """SIGSTOP: connections open, and are accepted by the system, but nothing answers."""
@@ -140,3 +144,12 @@ def start_all(starts: Sequence[Callable[[], Server]]) -> list[Server]:
                 each.result().stop()
         raise failure
     return [each.result() for each in servers]
+
+
+def revive(servers: Sequence[Server]) -> None:
+    """Bring back those that are paused or killed."""
+    for server in servers:
+        if server.paused:
+            server.resume()
+    if dead := [server.start for server in servers if not server.alive]:
+        start_all(dead)
