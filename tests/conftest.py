@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from sendguard import SendGuard
+from tests.clusters import Cluster
+from tests.sentinels import Sentinels
 from tests.servers import Server, redis_binary, valkey_binary
 from tests.support import ManualClock
 
@@ -32,6 +34,37 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield from _serve(redis_binary(), tmp_path_factory)
+
+
+_BINARIES = {"valkey": valkey_binary, "redis_server": redis_binary}
+
+
+@pytest.fixture(scope="session", params=_BINARIES)
+def _running_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(_BINARIES[request.param](), tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(_running_cluster: Cluster) -> Cluster:
+    """A cluster, of Valkey and of Redis in turn, whole and empty again before each test."""
+    _running_cluster.heal()
+    _running_cluster.flush()
+    return _running_cluster
+
+
+@pytest.fixture(scope="session", params=_BINARIES)
+def _running_sentinels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    with Sentinels(_BINARIES[request.param](), tmp_path_factory.mktemp("sentinels")) as running:
+        yield running
+
+
+@pytest.fixture
+def sentinels(_running_sentinels: Sentinels) -> Sentinels:
+    """A primary, its replicas and its Sentinels, of Valkey and of Redis in turn, whole and empty before each test."""
+    _running_sentinels.heal()
+    _running_sentinels.flush()
+    return _running_sentinels
 
 
 @pytest.fixture(params=["memory", "valkey", "redis_server"])

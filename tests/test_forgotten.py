@@ -56,7 +56,7 @@ def test_law_9_a_flag_outlives_the_stores_memory(server: Server, simulator: Simu
         assert sender.decide(ANN).reason is Reason.FLAGGED
         wait_until(lambda: knows(sender, A, LineStatus.FLAGGED))
         for guard in (sender, poller):  # of two that tell of a line, the first is heeded about a pause
-            wait_until(lambda guard=guard: guard._flows.keeper.lines[B].paused)
+            wait_until(lambda guard=guard: B in (known := guard._flows.keeper.lines) and known[B].paused)
         if loss == "flush":
             server.client.flushall()
         else:

@@ -28,7 +28,7 @@ from sendguard.sidecar.service import Service
 from sendguard.sidecar.settings import ConfigError, Settings
 from sendguard.simulator import Simulator
 from tests import judge
-from tests.conftest import Server, _free_port, valkey_binary
+from tests.servers import Server, free_port, valkey_binary
 from tests.serving import Served
 from tests.support import SECRET, payload, standard_headers, wait_until
 
@@ -447,7 +447,7 @@ def test_law_1_a_webhook_through_the_sidecar_stops_the_next_decision(start: Star
 
 
 def test_it_polls_in_the_background_and_says_when_it_is_ready(start: Start, guard: SendGuard) -> None:
-    api = Simulator([LINE, OTHER], port=_free_port())
+    api = Simulator([LINE, OTHER], port=free_port())
     sidecar = start(poll_interval=0.2, api_key=api.api_key, api_base_url=api.base_url)
     assert problem(sidecar.get("/readyz"), 503)["detail"] == "no line is known yet"
     guard.observe(LINE, status="ACTIVE")
@@ -638,7 +638,7 @@ def test_a_missing_extra_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_sigterm_loses_no_decision_in_flight(valkey: Server, pool: str, slow: SendGuard, tmp_path: Path) -> None:
-    file, port = tmp_path / "sidecar.toml", _free_port()
+    file, port = tmp_path / "sidecar.toml", free_port()
     file.write_text("poll_interval = 0\n[policy]\nat_risk = { tokens = 1, per = 3, burst = 1 }\n")
     environment = {"SENDGUARD_STORE": valkey.url, "SENDGUARD_POOL": pool, "SENDGUARD_TIMEOUT": "5"}
     slow.observe(LINE, status="ACTIVE", health="AT_RISK")

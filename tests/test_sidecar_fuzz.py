@@ -17,7 +17,7 @@ from schemathesis.specs.openapi import checks
 from sendguard import SendGuard
 from sendguard.sidecar.app import create_app
 from sendguard.sidecar.settings import Settings
-from tests.conftest import Server
+from tests.servers import Server
 from tests.serving import Served
 from tests.support import SECRET
 

@@ -17,11 +17,15 @@ class Script:
     sha: str
 
 
+def _script(name: str, source: str) -> Script:
+    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
+
+
 def _load(*names: str) -> Script:
     """The script of the last name, with the prelude and the other names in front of it."""
     folder = files("sendguard.store") / "lua"
     source = "".join((folder / f"{name}.lua").read_text("utf-8") for name in ("prelude", *names))
-    return Script(names[-1], source, hashlib.sha1(source.encode()).hexdigest())
+    return _script(names[-1], source)
 
 
 DECIDE = _load("decide")
