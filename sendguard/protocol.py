@@ -37,11 +37,12 @@ class Protocol:
     Raises ValueError naming `pool` if its name is not 1 to 64 letters, digits, dots, dashes or underscores.
     """
 
-    def __init__(self, pool: str, policy: Policy, hash_key: str | bytes | None) -> None:
+    def __init__(self, pool: str, policy: Policy, hash_key: str | bytes | None, *, record: bool = True) -> None:
         if not isinstance(pool, str) or not _POOL.fullmatch(pool):
             raise ValueError("pool must be 1 to 64 letters, digits, '.', '_' or '-'")
         self.pool = pool
         self.policy = policy
+        self._recorded = "1" if record else ""
         self._prefix = f"sendguard:{{{pool}}}:"
         secret = f"sendguard:{pool}" if hash_key is None else hash_key
         secret = secret.encode() if isinstance(secret, str) else secret
@@ -56,6 +57,7 @@ class Protocol:
         digest = hashlib.blake2b(repr(self._overrides).encode(), digest_size=8).hexdigest()
         self._overrides_key = f"{self._prefix}overrides:{digest}"
         index = [f"{self._prefix}{tier}:{kind}" for tier in ("healthy", "at_risk", "critical", "out") for kind in "123"]
+        self._decisions = f"{self._prefix}decisions"
         self._keys = (f"{self._prefix}lines", *index, self._overrides_key, f"{self._prefix}meta")
         self._args = (
             *limits,
@@ -69,13 +71,18 @@ class Protocol:
         clock = "" if now is None else str(micros(now))
         return Call(script, self._keys, keys, self._args, (clock, *args))
 
+    def key(self, name: str) -> str:
+        """A key of the pool."""
+        return f"{self._prefix}{name}"
+
     def digest(self, text: str) -> str:
         """A handle, or any other text that must not be stored as it is, as a keyed hash of 16 characters."""
         hasher = self._hasher.copy()
         hasher.update(text.encode("utf-8", "surrogatepass"))
         return base64.urlsafe_b64encode(hasher.digest()).decode()
 
-    def _conversation(self, request: Request) -> str:
+    def conversation(self, request: Request) -> str:
+        """The digest of a request's recipients."""
         return request.conversation or self.digest(",".join(request.recipients))
 
     def _answer(self, conversation: str, key: str) -> str:
@@ -96,14 +103,14 @@ class Protocol:
 
     def decide(self, request: Request, *, max_wait: float, waiter: bool, now: float | None) -> Call:
         """One decision. max_wait: seconds that the caller would hold a slot for; a waiter's answer is remembered."""
-        digest = self._conversation(request)
+        digest = self.conversation(request)
         key = request.idempotency_key
         remember = waiter or key is not None
         answer = "" if not remember else self._answer(digest, request.decision_id if key is None else key)
         return self._call(
             scripts.DECIDE,
             now,
-            (self._key("r", digest), self._key("i", answer)),
+            (self._key("r", digest), self._key("i", answer), self._decisions),
             (
                 request.place or request.kind.value,
                 request.from_number or "",
@@ -112,8 +119,19 @@ class Protocol:
                 "1" if remember else "0",
                 str(micros(max_wait)),
                 "0" if len(request.recipients) > 1 or request.override_optout else "1",
+                self._recorded,
                 *request.exclude,
             ),
+        )
+
+    def dry_run(self, request: Request, *, max_wait: float, now: float | None) -> Call:
+        """What `decide` would do now, as its record; nothing is written, so the overrides ride along."""
+        call = self.decide(request, max_wait=max_wait, waiter=False, now=now)
+        own = "=" + "".join(f"{number}={limits};" for number, limits in self._overrides.items())
+        *limits, overridden, cool_down = call.policy_args
+        return call._replace(
+            policy_args=(*limits, "2" if overridden == "1" else "0", cool_down),
+            args=(*call.args[:8], own, *call.args[9:]),
         )
 
     def decision(self, reply: bytes | str, request: Request) -> Decision:
@@ -125,7 +143,7 @@ class Protocol:
         seconds = int(wait) / 1_000_000 if wait else None
         receipt = ""
         if granted:
-            digest, key = self._conversation(request), request.idempotency_key
+            digest, key = self.conversation(request), request.idempotency_key
             answer = "" if key is None else self._answer(digest, key)
             receipt = str(Receipt(line, at, starts, tat, cost, digest, decision_id, answer))
         return Decision(
@@ -327,6 +345,15 @@ class Protocol:
         """Ask for the transitions that follow one, by its id ("0" for the oldest kept)."""
         return Command(("XRANGE", f"{self._prefix}transitions", f"({after}", "+", "COUNT", str(count)))
 
+    def decisions(self, after: str, count: int) -> Command:
+        """Ask for the recorded decisions that follow one, by its entry's id ("0" for the oldest kept)."""
+        return Command(("XRANGE", self._decisions, f"({after}", "+", "COUNT", str(count)))
+
+    def decisions_before(self, before: str, count: int) -> Command:
+        """Ask for the recorded decisions that precede one, the newest first ("" for the newest of all)."""
+        end = f"({before}" if before else "+"
+        return Command(("XREVRANGE", self._decisions, end, "-", "COUNT", str(count)))
+
     # The pool --------------------------------------------------------------------------------------------------------
 
     def lines(self, numbers: Iterable[str], now: float | None) -> Call:
@@ -340,6 +367,10 @@ class Protocol:
     def polled_at(self) -> Command:
         """Ask when the pool was last polled."""
         return Command(("HGET", f"{self._prefix}meta", "polled_at"))
+
+    def heard_at(self) -> Command:
+        """Ask when the pool last took a webhook."""
+        return Command(("HGET", f"{self._prefix}meta", "heard_at"))
 
     def lease(self, token: str, *, ttl: float, interval: float, give_back: bool, now: float | None) -> Call:
         """Take or give back the lease on polling. ttl, interval: seconds."""
