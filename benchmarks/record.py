@@ -16,7 +16,7 @@ from benchmarks.setup import TIMEOUT, add_lines, every_rule
 from benchmarks.speed import PING, STICKY_RECIPIENTS, Series, _decisions
 from sendguard import SendGuard
 
-LINES, ROUNDS, CALLS, KEPT = 1_000, 150, 100, 10_000
+LINES, ROUNDS, CALLS, KEPT = 1_000, 600, 25, 10_000
 
 
 def _series(stack: ExitStack, server: str, url: str) -> list[Series]:

@@ -62,9 +62,7 @@ class AsyncSendGuard:
         record_decisions: bool = True,
         metrics: Metrics | None = None,
     ) -> None:
-        self._flows = new_guard_parts(
-            pool, policy, hash_key, webhook_secret, clock, timeout, record_decisions, metrics
-        )
+        self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout, record_decisions, metrics)
         self._store = AsyncStore(store, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._client: AsyncLinqClient | None = None

@@ -139,27 +139,24 @@ class Flows:
 
     # Decisions -------------------------------------------------------------------------------------------------------
 
-    def decide(self, request: Request) -> Flow[Decision]:
+    def decide(self, request: Request, max_wait: float = 0.0, *, waiter: bool = False) -> Flow[Decision]:
         """One decision, in one round trip."""
-        flow = self._decide(request)
-        return flow if self.watch is None else self.watch.decision("decide", flow, waited=False)
+        flow = self._decide(request, max_wait, waiter=waiter)
+        return flow if self.watch is None else self.watch.decision("decide", flow, waited=waiter)
 
-    def _decide(self, request: Request, max_wait: float = 0.0, *, waiter: bool = False) -> Flow[Decision]:
-        decision = yield from self._asked(request, max_wait, waiter)
-        if LOGGER.isEnabledFor(logging.DEBUG):
-            tell_decision(self.protocol.pool, self.protocol.conversation(request), decision)
-        return decision
-
-    def _asked(self, request: Request, max_wait: float, waiter: bool) -> Flow[Decision]:
+    def _decide(self, request: Request, max_wait: float, *, waiter: bool) -> Flow[Decision]:
         now = self._now()
         call = self.protocol.decide(request, max_wait=max_wait, waiter=waiter, now=now)
         try:
             reply = yield from self.run(call)
         except StoreUnavailable:
-            return self.protocol.undecided(request)
-        decision = self.protocol.decision(reply, request)
-        if now is not None and decision.retry_after is not None:
-            return replace(decision, retry_after=_reaching(now, decision.retry_after))
+            decision = self.protocol.undecided(request)
+        else:
+            decision = self.protocol.decision(reply, request)
+            if now is not None and decision.retry_after is not None:
+                decision = replace(decision, retry_after=_reaching(now, decision.retry_after))
+        if LOGGER.isEnabledFor(logging.DEBUG):
+            tell_decision(self.protocol.pool, self.protocol.conversation(request), decision)
         return decision
 
     def dry_run(self, request: Request, max_wait: float) -> Flow[DecisionRecord]:
@@ -243,7 +240,10 @@ class Flows:
         elif isinstance(news, MessageFailed) and news.code in POLL_COOLDOWN_CODES and news.chat_id:
             call = self.protocol.failed(news, event.event_id, now)
         else:
-            tell(logging.DEBUG, "webhook_ignored", "webhook %r is of no use", event.event_type, pool=self.protocol.pool)
+            tell(
+                logging.DEBUG, "webhook_ignored", "webhook %r is of no use", event.event_type,
+                pool=self.protocol.pool, event_type=event.event_type,
+            )  # fmt: skip
             return ()
         return self._told((yield from self.run(call)), "webhook")
 

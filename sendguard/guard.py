@@ -94,9 +94,7 @@ class SendGuard:
         record_decisions: bool = True,
         metrics: Metrics | None = None,
     ) -> None:
-        self._flows = new_guard_parts(
-            pool, policy, hash_key, webhook_secret, clock, timeout, record_decisions, metrics
-        )
+        self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout, record_decisions, metrics)
         self._store = Store(store, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._client: LinqClient | None = None

@@ -82,7 +82,7 @@ class Outages:
                 return
             self._told, failures, seconds = now, self._failures, now - self._began
         tell(
-            logging.ERROR, "store_unavailable", "%s; %d calls failed in %.0f s", error, failures, seconds,
+            logging.ERROR, "store_unavailable", "%s (calls failed: %d, in %.0f s)", error, failures, seconds,
             pool=self._pool, failures=failures, seconds=round(seconds, 3),
         )  # fmt: skip
 
@@ -94,7 +94,7 @@ class Outages:
                 return
             self.down, failures, seconds = False, self._failures, now - self._began
         tell(
-            logging.WARNING, "store_available", "the store answers again after %.0f s; %d calls failed", seconds, failures,
+            logging.WARNING, "store_available", "the store is back after %.0f s (calls failed: %d)", seconds, failures,
             pool=self._pool, failures=failures, seconds=round(seconds, 3),
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ A span is a child of whatever span is current where the guard is called, and is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from importlib.metadata import version
 from types import ModuleType
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Attributes = dict[str, str | bool | int | float]
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether a provider has been set since the guard was made."""
 LINE, DECISION_ID = "sendguard.line", "sendguard.decision_id"
 
 
@@ -34,12 +37,19 @@ class Spans:
     """Puts spans around flows. trace: the module `opentelemetry.trace`."""
 
     def __init__(self, trace: ModuleType, pool: str) -> None:
+        from opentelemetry.context import attach, detach
+
         self._trace, self._pool = trace, pool
+        self._attach, self._detach = attach, detach
         self._tracer = trace.get_tracer("sendguard", version("sendguard"))
+        self._wanted, self._look_at = False, 0.0
 
     def wanted(self) -> bool:
         """Whether anybody set a provider of tracers. Without one a span would cost time and go nowhere."""
-        return not isinstance(self._trace.get_tracer_provider(), self._trace.ProxyTracerProvider)
+        if not self._wanted and (now := time.monotonic()) >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            self._wanted = not isinstance(self._trace.get_tracer_provider(), self._trace.ProxyTracerProvider)
+        return self._wanted
 
     def around(
         self, name: str, flow: Generator[Any, Any, T], about: Attributes, told: Callable[[T], Attributes]
@@ -48,20 +58,22 @@ class Spans:
 
         about: what is known of it beforehand. told: what its result tells. Neither may hold anything of a recipient.
         """
-        attributes: Attributes = {"sendguard.pool": self._pool, **about}
-        with self._tracer.start_as_current_span(
-            f"sendguard.{name}", attributes=attributes, record_exception=False, set_status_on_exception=False
-        ) as span:
-            try:
-                result = yield from flow
-            except Exception as error:
-                self._failed(span, error)
-                raise
+        span = self._tracer.start_span(f"sendguard.{name}")
+        token = self._attach(self._trace.set_span_in_context(span))
+        try:
+            result = yield from flow
             if span.is_recording():
-                span.set_attributes(told(result))
+                span.set_attributes({"sendguard.pool": self._pool, **about, **told(result)})
                 if isinstance(result, Decision) and result.reason is Reason.STORE_UNAVAILABLE:
                     self._error(span, "StoreUnavailable", "the store is out of reach")
-            return result
+        except Exception as error:
+            span.set_attributes({"sendguard.pool": self._pool, **about})
+            self._failed(span, error)
+            raise
+        finally:
+            self._detach(token)
+            span.end()
+        return result
 
     def _failed(self, span: Span, error: Exception) -> None:
         """A refused webhook is somebody else's fault, and no error of this call."""

@@ -50,7 +50,7 @@ Run = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def environment(valkey: Server, pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("SENDGUARD_", "LINQ_", "FORCE_COLOR")):
+        if name.startswith(("SENDGUARD_", "LINQ_", "FORCE_COLOR", "PYTHONUNBUFFERED")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("SENDGUARD_STORE", valkey.url)
     monkeypatch.setenv("SENDGUARD_POOL", pool)
@@ -92,7 +92,7 @@ def refused(*arguments: str, code: Code = Code.USAGE) -> str:
 def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     # Tests that run in the background hand down that SIGINT is ignored.
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = [sys.executable, "-u", "-c", f"{start}; from sendguard.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", f"{start}; from sendguard.cli import main; main()", *arguments]
     return subprocess.Popen(command, text=True, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
 
 
@@ -452,6 +452,24 @@ def test_events_are_followed_until_ctrl_c(guard: SendGuard) -> None:
         following.send_signal(signal.SIGINT)
         out, err = following.communicate(timeout=20)
         assert (out, err, following.returncode) == ("", "", Code.DONE)
+
+
+def test_events_are_followed_through_an_outage(own_server: Server, pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENDGUARD_TIMEOUT", "0.5")
+    where = ("--store", own_server.url, "--interval", "0.05")
+    with SendGuard(own_server.url, pool=pool, timeout=5) as guard, process("events", "--follow", *where) as following:
+        assert following.stdout is not None
+        assert following.stderr is not None
+        guard.observe(A, status="ACTIVE")
+        assert "-> ACTIVE" in following.stdout.readline()
+        own_server.process.send_signal(signal.SIGSTOP)
+        assert following.stderr.readline() == "sendguard: the store failed: TimeoutError; still asking\n"
+        own_server.process.send_signal(signal.SIGCONT)
+        guard.observe(A, status="FLAGGED")
+        assert "ACTIVE -> FLAGGED" in following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        assert following.communicate(timeout=20) == ("", "")
+        assert following.returncode == Code.DONE
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(guard: SendGuard) -> None:

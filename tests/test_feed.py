@@ -76,8 +76,10 @@ def watch(store: str, pool: str, steps: Watching, policy: Policy | None = None) 
             feed = Feed(Service(guard, 0.0))
             async with aclosing(feed.watch()) as events:
                 await steps(feed, events, guard)
+                reader = feed._reader
             assert feed.watchers == 0
-            assert feed._reader is None
+            assert reader is not None
+            await asyncio.wait_for(asyncio.wait([reader]), 5)  # nobody watches, so nobody reads
 
     asyncio.run(asyncio.wait_for(run(), 30))
 

@@ -171,7 +171,7 @@ def test_a_client_that_leaves_while_it_waits_gives_its_slot_back(start: Start, s
     assert ask(sidecar).status_code == 200
     free = slow.lines()[0].next_send_at
     body = json.dumps({"to": PERSON, "max_wait": 60}).encode()
-    head = "POST /v1/choose-from-number HTTP/1.1\r\nHost: x\r\nContent-Type: application/json"
+    head = "POST /v1/choose-from-number HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
     with socket.create_connection((sidecar.base_url.host, sidecar.base_url.port)) as connection:
         connection.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         wait_until(lambda: slow.lines()[0].next_send_at != free)

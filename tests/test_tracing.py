@@ -25,6 +25,7 @@ from sendguard import (
     StoreUnavailable,
     TokenBucket,
     WebhookRejected,
+    tracing,
 )
 from sendguard.simulator import Simulator
 from tests.conftest import Server
@@ -266,6 +267,7 @@ def test_a_provider_that_is_set_later_counts(
 ) -> None:
     provider = trace.get_tracer_provider()
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(tracing, "LOOK_EVERY", 0.0)
     guard = new_guard()
     guard.decide(PERSON)
     assert exporter.get_finished_spans() == ()

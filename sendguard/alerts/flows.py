@@ -37,7 +37,7 @@ from sendguard.models import Line, LineStatus
 from sendguard.replies import line_of, texts
 from sendguard.store import ScriptRefused
 
-_LINES_PER_CALL = 200
+_LINES_PER_CALL = 50
 _LINES_KEPT = 10.0
 """Seconds that the pool's lines are remembered for the texts, so that many alerts at once do not burden the store."""
 _LONGEST_SEND = 120.0

@@ -66,7 +66,7 @@ class Alert:
     alert_id: unique in the pool. number: the line, E.164. title, text: what channels show, plain text. request: to the
     Linq representative, ready to send, "" on recovery; it stands at the end of `text` too. since: Unix seconds at which
     the state that is told began. transition: the change, None on a reminder. line: as it stands now, None if it is no
-    longer the pool's. repeats: changes of the same kind that the quiet time held back before this one.
+    longer the pool's. repeats: changes of the same field that the quiet time held back, and that are told with this.
     audit: None where none was asked for. reminder: a line FLAGGED for long with no news. pool: whose line it is.
     """
 

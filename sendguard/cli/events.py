@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -32,15 +33,24 @@ def events(
     if after is None:
         found = found[len(found) - min(last, len(found)) :]
     _put(found, as_json=as_json)
-    while follow:
+    if follow:
+        with suppress(KeyboardInterrupt):
+            _follow(session, seen, interval, as_json=as_json)
+
+
+def _follow(session: Session, seen: str, interval: float, *, as_json: bool) -> None:
+    """Print what comes after a transition, for ever; an outage of the store is told once, and outlived."""
+    down = False
+    while True:
+        time.sleep(interval)
         try:
-            time.sleep(interval)
             found = session.guard.transitions(seen)
-        except KeyboardInterrupt:
-            return
         except StoreUnavailable as error:
-            print(f"sendguard: {error}", file=sys.stderr)
+            if not down:
+                print(f"sendguard: {error}; still asking", file=sys.stderr)
+            down = True
             continue
+        down = False
         _put(found, as_json=as_json)
         seen = found[-1].transition_id if found else seen
 

@@ -46,7 +46,7 @@ def put(out: Console, what: RenderableType) -> None:
         return
     with out.capture() as captured:
         out.print(what)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
 
 
 def put_json(value: Any) -> None:

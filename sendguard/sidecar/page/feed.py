@@ -10,12 +10,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from sendguard.errors import StoreUnavailable
+from sendguard.logs import tell
 from sendguard.models import Line
 from sendguard.sidecar.page.minutes import SPAN, milliseconds
 from sendguard.sidecar.page.view import View
 from sendguard.sidecar.service import Service
-
-logger = logging.getLogger("sendguard")
 
 EVERY = 1.0
 """Seconds between two reads of the pool, where a read is quick."""
@@ -113,7 +112,8 @@ class Feed:
         except StoreUnavailable:
             return {"store": False}
         except Exception as error:  # what is shown grows stale, which the page tells
-            logger.error("the page's reader failed: %s", type(error).__name__)
+            name = type(error).__name__
+            tell(logging.ERROR, "page_failed", "the page's reader failed: %s", name, error=name)
             return {}
 
     async def _read(self) -> dict[str, Any]:

@@ -42,9 +42,6 @@ elseif whence == 'held' then
     return 'gone'
   end
   if call('ZREM', HELD, subject) == 0 then return 'gone' end
-  for _, each in ipairs({ 'page', 'warning', 'info', 'recovery' }) do
-    if call('HEXISTS', REPEATS, 'quiet:' .. each) == 1 then call('HSET', TOLD, subject .. '|' .. each, int(now)) end
-  end
 else
   if call('XACK', KEYS[16], ARGV[18], whence) == 0 then return 'gone' end
   local at = told_lately()
@@ -55,7 +52,10 @@ else
 end
 
 local repeats, since = call('HGET', REPEATS, 'repeats'), call('HGET', REPEATS, 'repeats_since')
-if whence ~= 'reminder' then
+if repeats then  -- all that was held back is told with this
+  for _, each in ipairs({ 'page', 'warning', 'info', 'recovery' }) do
+    if call('HEXISTS', REPEATS, 'quiet:' .. each) == 1 then call('HSET', TOLD, subject .. '|' .. each, int(now)) end
+  end
   call('ZREM', HELD, subject)
   call('DEL', REPEATS)
 end
