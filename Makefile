@@ -25,9 +25,11 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.core
 	$(BIN)/python -m benchmarks.ways
 
-# The tests run on a real Redis besides Valkey; Debian's package brings its server.
+# The tests run on a real Redis besides Valkey, and in a real Chromium; Debian's packages bring both.
 servers:
-	command -v redis-server >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server; }
+	packages=$$(command -v redis-server >/dev/null || echo redis-server; \
+	  command -v chromium >/dev/null && command -v chromedriver >/dev/null || echo chromium chromium-driver); \
+	test -z "$$packages" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$packages; }
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -53,7 +53,7 @@ def add_lines(guard: SendGuard, count: int, at: float | None = None) -> None:
             LineUpdate(line(i), moment, status="ACTIVE", health="HEALTHY", line_type="iMessage", assigned=True)
             for i in range(start, min(start + LINES_PER_CALL, count))
         ]
-        guard._drive(guard._flows.run(guard._flows.protocol.observe(updates, now=at)))
+        guard._drive(guard._flows.run(guard._flows.protocol.observe(updates, source="poll", now=at)))
 
 
 def run_piped(client: redis.Redis, calls: Iterable[Call]) -> int:

@@ -6,19 +6,36 @@ from sendguard.errors import (
     SendBlocked,
     SendGuardError,
     StoreUnavailable,
+    UnknownDecision,
     UnknownLine,
     WebhookRejected,
 )
 from sendguard.guard import SendGuard
 from sendguard.middleware.transport import AsyncSendGuardTransport, SendGuardTransport
-from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Reason, SendKind, Transition
+from sendguard.models import (
+    Change,
+    Considered,
+    Decision,
+    DecisionRecord,
+    Explanation,
+    Health,
+    Line,
+    LineStatus,
+    Outcome,
+    Reason,
+    SendKind,
+    Transition,
+)
 from sendguard.policy import Policy, Quota, TokenBucket
 
 __all__ = [
     "AsyncSendGuard",
     "AsyncSendGuardTransport",
     "Change",
+    "Considered",
     "Decision",
+    "DecisionRecord",
+    "Explanation",
     "Health",
     "Line",
     "LineStatus",
@@ -35,6 +52,7 @@ __all__ = [
     "StoreUnavailable",
     "TokenBucket",
     "Transition",
+    "UnknownDecision",
     "UnknownLine",
     "WebhookRejected",
 ]

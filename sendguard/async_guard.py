@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import redis.asyncio
 
+from sendguard.alerts.alerter import AsyncAlerter
+from sendguard.alerts.channels import AsyncCallback
+from sendguard.alerts.models import Rule, Severity
+from sendguard.alerts.plan import Plan
 from sendguard.background import AsyncBackground, Finished
 from sendguard.flows import keep_failed, new_guard_parts, number_of
 from sendguard.guard import Headers, environment
@@ -18,12 +22,26 @@ from sendguard.linq.client import AsyncLinqClient
 from sendguard.linq.poller import AsyncPoller
 from sendguard.middleware.guarded import AsyncF, Options, guard_async_function
 from sendguard.middleware.sending import AsyncSending
-from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind, Transition
+from sendguard.models import (
+    Change,
+    Decision,
+    DecisionRecord,
+    Explanation,
+    Health,
+    Line,
+    LineStatus,
+    Outcome,
+    SendKind,
+    Transition,
+)
 from sendguard.policy import Policy
 from sendguard.request import Request
-from sendguard.steps import Act, Flow, Poll, Step, Wait
+from sendguard.steps import Act, AskAudit, Flow, Join, Poll, Step, Wait
 from sendguard.store import AsyncStore
 from sendguard.store.scripts import Call, Command
+
+if TYPE_CHECKING:
+    from sendguard.metrics import Metrics
 
 T = TypeVar("T")
 
@@ -47,8 +65,12 @@ class AsyncSendGuard:
         timeout: float = 0.25,
         clock: Callable[[], float] | None = None,
         refresh: float | None = 1.0,
+        record_decisions: bool = True,
+        metrics: Metrics | None = None,
     ) -> None:
-        self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout, refresh)
+        self._flows = new_guard_parts(
+            pool, policy, hash_key, webhook_secret, clock, timeout, refresh, record_decisions, metrics
+        )
         self._store = AsyncStore(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._timeout = timeout
@@ -94,9 +116,11 @@ class AsyncSendGuard:
         if isinstance(step, Act):
             return await step.run()
         if isinstance(step, Poll):
-            if self._client is None:
-                self._client = AsyncLinqClient(api_key=self._api[0], base_url=self._api[1])
-            return await self._client.phone_numbers(step.at)
+            return await self._linq().phone_numbers(step.at)
+        if isinstance(step, AskAudit):
+            return await self._linq().reputation_audit(step.number, step.audit_id)
+        if isinstance(step, Join):
+            return bool((await asyncio.wait((asyncio.wrap_future(step.work),), timeout=step.seconds))[0])
         return None  # Renew: the shell has done it
 
     def _keep(self) -> None:
@@ -112,6 +136,11 @@ class AsyncSendGuard:
 
         rest = self._flows.keeper.refresh or 1.0
         self._keeping = AsyncBackground(step, failed=keep_failed, rest=rest, name="sendguard-keeper").start()
+
+    def _linq(self) -> AsyncLinqClient:
+        if self._client is None:
+            self._client = AsyncLinqClient(api_key=self._api[0], base_url=self._api[1])
+        return self._client
 
     async def _drive(self, flow: Flow[T]) -> T:
         if self._unkept:
@@ -147,6 +176,20 @@ class AsyncSendGuard:
         """As `SendGuard.decide`."""
         request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
         return await self._drive(self._flows.decide(request))
+
+    async def dry_run(
+        self,
+        to: str | Iterable[str],
+        *,
+        kind: SendKind | str = SendKind.CHAT,
+        from_number: str | None = None,
+        exclude: Iterable[str] = (),
+        line_type: str | None = None,
+        max_wait: float = 0.0,
+    ) -> DecisionRecord:
+        """As `SendGuard.dry_run`."""
+        request = Request.of(to, kind, from_number, exclude, line_type, None)
+        return await self._drive(self._flows.dry_run(request, max_wait))
 
     async def choose_from_number(
         self,
@@ -232,6 +275,37 @@ class AsyncSendGuard:
         """As `SendGuard.transitions`."""
         return await self._drive(self._flows.transitions(after, count))
 
+    async def decisions(self, after: str = "0", *, count: int = 1000) -> tuple[DecisionRecord, ...]:
+        """As `SendGuard.decisions`."""
+        return await self._drive(self._flows.decisions(after, count))
+
+    async def explain(self, decision_id: str) -> Explanation:
+        """As `SendGuard.explain`."""
+        return await self._drive(self._flows.explain(decision_id))
+
+    async def measure(self) -> None:
+        """As `SendGuard.measure`."""
+        await self._drive(self._flows.measure())
+
     def poller(self, *, interval: float = 60.0) -> AsyncPoller:
         """As `SendGuard.poller`, as a task: an async context manager, or `start` and `stop`."""
         return AsyncPoller(lambda token, ttl: self._drive(self._flows.poll_if_due(token, interval, ttl)), interval)
+
+    def alerter(
+        self,
+        urls: Sequence[str] = (),
+        *,
+        rules: Mapping[Severity | str, Rule] | None = None,
+        callbacks: Sequence[AsyncCallback] = (),
+        audit_wait: float = 60.0,
+        remind_after: float = 86_400.0,
+        claim_after: float = 30.0,
+        interval: float = 1.0,
+        name: str = "alerts",
+    ) -> AsyncAlerter:
+        """As `SendGuard.alerter`, as tasks: an async context manager, or `start` and `stop`.
+
+        callbacks: `async def` functions are awaited in the event loop; plain ones run in a thread of their own.
+        """
+        plan = Plan.of(urls, rules, callbacks, audit_wait, remind_after, claim_after, interval, name)
+        return AsyncAlerter(self._flows, plan, self._drive)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from sendguard.errors import SendGuardError
 from sendguard.keeper import Keeper
+from sendguard.logs import tell
 from sendguard.middleware.memory import Recent
 from sendguard.models import Decision, Health, Line, Reason, SendKind
 from sendguard.policy import LIMIT_NAMES, Policy, Quota, TokenBucket
@@ -25,8 +26,6 @@ from sendguard.request import Request
 from sendguard.steps import Flow, Renew
 from sendguard.store import Store
 from sendguard.store.scripts import Call, Command
-
-logger = logging.getLogger("sendguard")
 
 _CONVERSATIONS, _CONVERSATIONS_FOR = 50_000, 86_400.0
 _MAX_JOURNAL = 100_000
@@ -100,7 +99,8 @@ class Degraded:
             try:
                 self._store.run(call)
             except SendGuardError:
-                logger.debug("a degraded guard could not apply what it was told")
+                text = "a degraded guard could not apply what it was told"
+                tell(logging.DEBUG, "degraded_deaf", text, pool=self._main.pool)
 
     def unsent(self, decision: Decision, now: float | None) -> bool:
         """Forget a send that did not leave; False if the store knows of it, and must be told."""
@@ -125,7 +125,8 @@ class Degraded:
         lines = [_shared_line(line, policy, self._policy.degraded_share, at) for line in self._keeper.lines.values()]
         for i in range(0, len(lines), _LINES_PER_CALL):
             self._store.run(self._protocol.restore(lines[i : i + _LINES_PER_CALL], at))
-        logger.error("the store is out of reach: deciding on %d known lines with a share of their budget", len(lines))
+        text = "the store is out of reach: deciding on %d known lines with a share of their budget"
+        tell(logging.ERROR, "degraded", text, len(lines), pool=self._main.pool, lines=len(lines))
 
     # When it is back --------------------------------------------------------------------------------------------------
 
@@ -135,7 +136,8 @@ class Degraded:
             with self._lock:
                 if not self._journal:
                     if self.since is not None:
-                        logger.warning("the store is back, and knows what was sent without it")
+                        text = "the store is back, and knows what was sent without it"
+                        tell(logging.WARNING, "degraded_over", text, pool=self._main.pool)
                     self._store, self.since = None, None
                     return
                 decision_id, sent = next(iter(self._journal.items()))

@@ -50,6 +50,14 @@ class UnknownLine(SendGuardError):
         super().__init__(f"the pool has no line {number}")
 
 
+class UnknownDecision(SendGuardError):
+    """The record has no decision of this id: never made, not recorded, or older than the newest 10,000."""
+
+    def __init__(self, decision_id: str) -> None:
+        self.decision_id = decision_id
+        super().__init__(f"the record has no decision {decision_id}")
+
+
 class WebhookRejected(SendGuardError):
     """A webhook that is not authentic or not readable. `reason` is safe to log and to send back.
 
@@ -66,10 +74,13 @@ class LinqError(SendGuardError):
     """The Linq API refused a call of the guard's own, or could not be reached.
 
     `status` is the HTTP status and `code` Linq's error code (FACTS: 2004 invalid key, 1007 rate limit, ...);
-    either is None where there was no such answer.
+    either is None where there was no such answer. `retry_after` is the seconds that the answer asked to wait, or None.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, code: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, code: int | None = None, retry_after: float | None = None
+    ) -> None:
         self.status = status
         self.code = code
+        self.retry_after = retry_after
         super().__init__(message)

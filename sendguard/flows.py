@@ -12,33 +12,50 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sendguard.degraded import Degraded
-from sendguard.errors import LinqError, SendBlocked, SendGuardError, StoreUnavailable, UnknownLine
+from sendguard.errors import LinqError, SendBlocked, SendGuardError, StoreUnavailable, UnknownDecision, UnknownLine
 from sendguard.keeper import Keeper
 from sendguard.linq.events import LineUpdate, MessageFailed, MessageSeen
 from sendguard.linq.webhooks import read_webhook
-from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, Transition
+from sendguard.logs import LOGGER, Outages, tell, tell_change, tell_decision
+from sendguard.models import (
+    Change,
+    Decision,
+    DecisionRecord,
+    Explanation,
+    Health,
+    Line,
+    LineStatus,
+    Outcome,
+    Transition,
+)
 from sendguard.policy import Policy
 from sendguard.protocol import POLL_COOLDOWN_CODES, Protocol
-from sendguard.replies import changes_of, line_of, server_time, texts, transitions_of
+from sendguard.replies import changes_of, decisions_of, line_of, record_of, server_time, texts, transitions_of
 from sendguard.request import Request, check_number
 from sendguard.steps import Flow, Poll, Renew, Wait
 from sendguard.store import ScriptRefused, StoreRenewed
 from sendguard.store.scripts import Call, Command
 from sendguard.store.units import micros
+from sendguard.watch import Watch, check_metrics, watch_of
 
-logger = logging.getLogger("sendguard")
+if TYPE_CHECKING:
+    from sendguard.metrics import Metrics
 
 T = TypeVar("T")
 _LINES_PER_CALL = 200
+_RECORDS_PER_CALL = 1000
 _SLOT_GRACE = 0.05
 """Seconds that a waiter may still wait for the slot it holds when its max_wait has just passed."""
 
 
 class Flows:
-    """The steps of one guard. clock: Unix seconds, or None for the store's own time. refresh: as `Keeper` takes it."""
+    """The steps of one guard. clock: Unix seconds, or None for the store's own time. refresh: as `Keeper` takes it.
+
+    watch: what measures and traces; None if nobody does.
+    """
 
     def __init__(
         self,
@@ -46,46 +63,72 @@ class Flows:
         webhook_secrets: Sequence[str],
         clock: Callable[[], float] | None,
         refresh: float | None,
+        watch: Watch | None = None,
     ) -> None:
         self.protocol = protocol
+        self.watch = watch
         self.keeper = Keeper(protocol, refresh, clock)
         self.degraded = Degraded(protocol, self.keeper) if protocol.policy.on_store_error == "degraded" else None
+        self._outages = Outages(protocol.pool)
         self._secrets = webhook_secrets
         self._clock = clock
 
     def _now(self) -> float | None:
         return None if self._clock is None else self._clock()
 
+    def now(self) -> Flow[float]:
+        """Unix seconds by the guard's clock, or without one by the store's."""
+        now = self._now()
+        return server_time((yield from self.run(Command(("TIME",))))) if now is None else now
+
     def run(self, call: Call | Command) -> Flow[Any]:
         """Run one script or command; the overrides of the policy are put into the store where they are missing."""
         try:
-            return (yield call)
-        except ScriptRefused as refusal:
-            if refusal.code == "UNKNOWNLINE":
-                raise UnknownLine(refusal.detail) from None
-            for command in self.protocol.overrides():  # noqa: UP028 (a tuple takes no answers)
-                yield command
-            return (yield call)
+            try:
+                reply = yield call
+            except ScriptRefused as refusal:
+                if refusal.code == "UNKNOWNLINE":
+                    raise UnknownLine(refusal.detail) from None
+                if refusal.code != "NOOVERRIDES":
+                    raise
+                for command in self.protocol.overrides():  # noqa: UP028 (a tuple takes no answers)
+                    yield command
+                reply = yield call
+        except StoreRenewed:
+            raise
+        except StoreUnavailable as error:
+            self._outages.failed(error)
+            if self.watch is not None:
+                self.watch.store_failed()
+            raise
+        if self._outages.down:
+            self._outages.answered()
+        return reply
 
     # Decisions -------------------------------------------------------------------------------------------------------
 
     def decide(self, request: Request, max_wait: float = 0.0, *, waiter: bool = False) -> Flow[Decision]:
         """One decision, in one round trip."""
+        flow = self._decide(request, max_wait, waiter=waiter)
+        return flow if self.watch is None else self.watch.decision("decide", flow, waited=waiter)
+
+    def _decide(self, request: Request, max_wait: float, *, waiter: bool) -> Flow[Decision]:
         now = self._now()
         try:
             if self.degraded is not None and self.degraded.since is not None:
                 raise StoreUnavailable("the store is not asked before it knows what was sent without it")
             decision = yield from self._decided(request, max_wait, waiter, now)
-        except StoreUnavailable as error:
+        except StoreUnavailable:
             self.keeper.suspect = True
-            logger.error("decision %s: %s", request.decision_id, error)
             found = None if self.degraded is None else self.degraded.decide(request, now)
             decision = self.protocol.undecided(request) if found is None else found
         else:
             if self.degraded is not None:
                 self.degraded.learn(request, decision)
         if now is not None and decision.retry_after is not None:
-            return replace(decision, retry_after=_reaching(now, decision.retry_after))
+            decision = replace(decision, retry_after=_reaching(now, decision.retry_after))
+        if LOGGER.isEnabledFor(logging.DEBUG):
+            tell_decision(self.protocol.pool, self.protocol.conversation(request), decision)
         return decision
 
     def _decided(self, request: Request, max_wait: float, waiter: bool, now: float | None) -> Flow[Decision]:
@@ -102,14 +145,24 @@ class Flows:
             reply = yield from self.run(call)
         return understood(self.protocol.decision, reply, request)
 
+    def dry_run(self, request: Request, max_wait: float) -> Flow[DecisionRecord]:
+        """What `decide` would answer now, and why; nothing is taken, and nothing is written."""
+        check_max_wait(max_wait)
+        call = self.protocol.dry_run(request, max_wait=max_wait, now=self._now())
+        return understood(record_of, (yield from self.run(call)))
+
     def choose(self, request: Request, max_wait: float) -> Flow[Decision]:
         """A decision, waited for: a slot is taken at once, in the order of asking, and confirmed when it has come."""
+        flow = self._choose(request, max_wait)
+        return flow if self.watch is None else self.watch.decision("choose", flow, waited=max_wait != 0)
+
+    def _choose(self, request: Request, max_wait: float) -> Flow[Decision]:
         check_max_wait(max_wait)
         if self.protocol.policy.mode == "observe":
             max_wait = 0.0
         deadline = time.monotonic() + max_wait
         waiter = max_wait > 0
-        decision = yield from self.decide(request, max_wait, waiter=waiter)
+        decision = yield from self._decide(request, max_wait, waiter=waiter)
         while decision.allowed and decision.wait > 0:
             try:
                 yield Wait(decision.wait)
@@ -117,7 +170,7 @@ class Flows:
                 yield from self.report(decision, Outcome(sent=False))
                 raise
             left = max(deadline - time.monotonic(), _SLOT_GRACE)
-            decision = yield from self.decide(request, left, waiter=True)
+            decision = yield from self._decide(request, left, waiter=True)
         return decision
 
     def report(self, decision: Decision, outcome: Outcome | str) -> Flow[None]:
@@ -125,6 +178,10 @@ class Flows:
         outcome = as_outcome(outcome)
         if not isinstance(decision, Decision):
             raise ValueError("decision must be a Decision")
+        flow = self._report(decision, outcome)
+        return flow if self.watch is None else self.watch.report(flow, decision, outcome)
+
+    def _report(self, decision: Decision, outcome: Outcome) -> Flow[None]:
         code = outcome.code
         unsent = outcome.sent is False or (outcome.sent is None and code is not None and 1000 <= code < 3000)
         closed_for = (outcome.retry_after or 0.0) if code == 1007 else None
@@ -144,16 +201,22 @@ class Flows:
     def _told(self, reply: Sequence[Any], source: str) -> tuple[Change, ...]:
         changes = understood(changes_of, reply, source)
         for change in changes:
-            known = {"status": LineStatus, "health": Health}.get(change.field)
-            if known is not None and change.new not in known.__members__:
-                logger.warning("line %s: unknown %s %r, taken as %s", change.number, change.field, change.new,
-                               "FLAGGED" if known is LineStatus else "AT_RISK")  # fmt: skip
-            else:
-                logger.info("line %s: %s %s -> %s (%s)", change.number, change.field, change.old, change.new, source)
+            tell_change(self.protocol.pool, change)
         return changes
 
     def handle_webhook(self, body: bytes | str, headers: Mapping[str, str] | Iterable[Any]) -> Flow[tuple[Change, ...]]:
         """Verify a webhook and apply it once."""
+        flow = self._handle_webhook(body, headers)
+        return flow if self.watch is None else self.watch.webhook(flow)
+
+    def webhook_refused(self, result: str) -> None:
+        """Count a webhook that was refused before it came here."""
+        if self.watch is not None:
+            self.watch.webhook_refused(result)
+
+    def _handle_webhook(
+        self, body: bytes | str, headers: Mapping[str, str] | Iterable[Any]
+    ) -> Flow[tuple[Change, ...]]:
         now = self._now()
         event = read_webhook(body, headers, self._secrets, time.time() if now is None else now)
         news = event.news
@@ -164,7 +227,10 @@ class Flows:
         elif isinstance(news, MessageFailed) and news.code in POLL_COOLDOWN_CODES and news.chat_id:
             call = self.protocol.failed(news, event.event_id, now)
         else:
-            logger.debug("webhook %s ignored", event.event_type)
+            tell(
+                logging.DEBUG, "webhook_ignored", "webhook %r is of no use", event.event_type,
+                pool=self.protocol.pool, event_type=event.event_type,
+            )  # fmt: skip
             return ()
         try:
             reply = yield from self.run(call)
@@ -176,8 +242,10 @@ class Flows:
 
     def sync_lines(self) -> Flow[tuple[Change, ...]]:
         """One poll, applied; what it learnt counts from when its request was sent."""
-        now = self._now()
-        sent_at = server_time((yield Command(("TIME",)))) if now is None else now
+        return self._sync_lines() if self.watch is None else self.watch.sync(self._sync_lines())
+
+    def _sync_lines(self) -> Flow[tuple[Change, ...]]:
+        sent_at = yield from self.now()
         updates: tuple[LineUpdate, ...] = yield Poll(sent_at)
         yield from self._found()
         changes: list[Change] = []
@@ -189,7 +257,8 @@ class Flows:
         numbers = [update.number for update in updates]
         released, held = yield from self.run(self.protocol.sweep(numbers, sent_at, self._now()))
         if held:
-            logger.warning("poll: %d lines are gone from the list at once; waiting for a second poll", len(held))
+            text = "poll: %d lines are gone from the list at once; waiting for a second poll"
+            tell(logging.WARNING, "lines_held", text, len(held), pool=self.protocol.pool, lines=len(held))
         if released:
             call = self.protocol.release(texts(released), sent_at, self._now(), "poll")
             changes += self._told((yield from self.run(call)), "poll")
@@ -264,12 +333,28 @@ class Flows:
 
     def transitions(self, after: str, count: int) -> Flow[tuple[Transition, ...]]:
         """What changed of lines after a transition, oldest first."""
-        if not isinstance(after, str) or not re.fullmatch(r"[0-9]{1,19}(-[0-9]{1,19})?", after, re.ASCII):
-            raise ValueError("after must be the id of a transition, or '0'")
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 10_000:
-            raise ValueError("count must be from 1 to 10000")
+        _check_page(after, count, "the id of a transition")
         reply = yield from self.run(self.protocol.transitions(after, count))
         return understood(transitions_of, reply)
+
+    def decisions(self, after: str, count: int) -> Flow[tuple[DecisionRecord, ...]]:
+        """The decisions recorded after an entry, oldest first."""
+        _check_page(after, count, "the entry_id of a record")
+        return decisions_of((yield from self.run(self.protocol.decisions(after, count))))
+
+    def explain(self, decision_id: str) -> Flow[Explanation]:
+        """What the record says of a decision, from the newest entry back to the one that is not a repetition."""
+        if not isinstance(decision_id, str) or not re.fullmatch(r"[0-9a-f]{24}", decision_id, re.ASCII):
+            raise ValueError("decision_id must be as a decision has it: 24 digits and letters a to f")
+        found: list[DecisionRecord] = []
+        before, page = "", _RECORDS_PER_CALL
+        while page == _RECORDS_PER_CALL and not (found and found[-1].remembered is None):
+            records = decisions_of((yield from self.run(self.protocol.decisions_before(before, page))))
+            found += (record for record in records if record.decision_id == decision_id)
+            page, before = len(records), records[-1].entry_id if records else ""
+        if not found:
+            raise UnknownDecision(decision_id)
+        return Explanation(tuple(reversed(found)), (yield from self.lines()))
 
     def poll_if_due(self, token: str, interval: float, ttl: float) -> Flow[float]:
         """Poll if no process of the fleet holds the lease or polled lately. Returns the seconds until it is due."""
@@ -286,18 +371,33 @@ class Flows:
 
     def poll_age(self) -> Flow[float | None]:
         """Seconds since any process last polled and applied what it learnt; None if none did."""
-        now = self._now()
-        if now is None:
-            now = server_time((yield Command(("TIME",))))
-        polled_at: bytes | str | None = yield self.protocol.polled_at()
-        return None if polled_at is None else max(0.0, now - int(polled_at) / 1_000_000)
+        return (yield from self._age(self.protocol.polled_at()))
+
+    def webhook_age(self) -> Flow[float | None]:
+        """Seconds since any process last took a webhook that tells a guard something; None if none did."""
+        return (yield from self._age(self.protocol.heard_at()))
+
+    def _age(self, question: Command) -> Flow[float | None]:
+        now = yield from self.now()
+        at: bytes | str | None = yield from self.run(question)
+        return None if at is None else max(0.0, now - int(at) / 1_000_000)
+
+    def measure(self) -> Flow[None]:
+        """Tell the metrics how the pool stands, or that the store does not answer."""
+        if self.watch is None or self.watch.metrics is None:
+            raise ValueError("metrics must be given to a guard that is measured")
+        try:
+            self.watch.stand((yield from self.lines()), (yield from self.now()), (yield from self.poll_age()))
+        except StoreUnavailable:
+            self.watch.stand(None)
 
     def _give_back(self, token: str, ttl: float, interval: float) -> Flow[None]:
         call = self.protocol.lease(token, ttl=ttl, interval=interval, give_back=True, now=self._now())
         try:
             yield from self.run(call)
         except StoreUnavailable:
-            logger.warning("the poll lease could not be given back; it runs out by itself")
+            text = "the poll lease could not be given back; it runs out by itself"
+            tell(logging.WARNING, "lease_kept", text, pool=self.protocol.pool)
 
 
 def understood(read: Callable[..., T], *answer: Any) -> T:
@@ -310,13 +410,15 @@ def understood(read: Callable[..., T], *answer: Any) -> T:
 
 def keep_failed(error: Exception) -> None:
     """Say in the log that a look at the pool failed."""
-    logger.debug("look failed: %s", error if isinstance(error, SendGuardError) else type(error).__name__)
+    text = error if isinstance(error, SendGuardError) else type(error).__name__
+    tell(logging.DEBUG, "look_failed", "look failed: %s", text, error=type(error).__name__)
 
 
 def poll_failed(error: Exception) -> None:
     """Say in the log that a poll failed; only the library's own errors have a text that is safe to log."""
     known = isinstance(error, (LinqError, SendGuardError, ValueError))
-    logger.error("poll failed: %s", error if known else type(error).__name__)
+    text = error if known else type(error).__name__
+    tell(logging.ERROR, "poll_failed", "poll failed: %s", text, error=type(error).__name__)
 
 
 def new_guard_parts(
@@ -327,6 +429,8 @@ def new_guard_parts(
     clock: Callable[[], float] | None,
     timeout: float,
     refresh: float | None,
+    record_decisions: bool = True,
+    metrics: Metrics | None = None,
 ) -> Flows:
     """The flows of a guard from the arguments of its constructor. Raises ValueError naming the one that is wrong."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
@@ -344,7 +448,10 @@ def new_guard_parts(
     secrets = (webhook_secret,) if isinstance(webhook_secret, str) else tuple(webhook_secret or ())
     if not all(isinstance(secret, str) and secret for secret in secrets):
         raise ValueError("webhook_secret must be a secret or several, newest first")
-    return Flows(Protocol(pool, policy or Policy(), hash_key), secrets, clock, refresh)
+    if not isinstance(record_decisions, bool):
+        raise ValueError("record_decisions must be True or False")
+    protocol = Protocol(pool, policy or Policy(), hash_key, record=record_decisions)
+    return Flows(protocol, secrets, clock, refresh, watch_of(pool, check_metrics(metrics)))
 
 
 def number_of(decision: Decision) -> str:
@@ -375,6 +482,13 @@ def as_outcome(outcome: Outcome | str) -> Outcome:
     if not isinstance(outcome, str) or outcome not in named:
         raise ValueError("outcome must be 'sent', 'not_sent', 'unknown' or an Outcome")
     return named[outcome]
+
+
+def _check_page(after: str, count: int, what: str) -> None:
+    if not isinstance(after, str) or not re.fullmatch(r"[0-9]{1,19}(-[0-9]{1,19})?", after, re.ASCII):
+        raise ValueError(f"after must be {what}, or '0'")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 10_000:
+        raise ValueError("count must be from 1 to 10000")
 
 
 def _check_time(name: str, value: float | None) -> float | None:

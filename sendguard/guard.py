@@ -6,22 +6,41 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, Unpack, overload
+from concurrent.futures import wait
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import redis
 
+from sendguard.alerts.alerter import Alerter
+from sendguard.alerts.channels import Callback
+from sendguard.alerts.models import Rule, Severity
+from sendguard.alerts.plan import Plan
 from sendguard.background import Background, Finished, after_fork
 from sendguard.flows import keep_failed, new_guard_parts, number_of
 from sendguard.linq.client import LinqClient
 from sendguard.linq.poller import Poller
 from sendguard.middleware.guarded import F, Options, guard_function
 from sendguard.middleware.sending import Sending
-from sendguard.models import Change, Decision, Health, Line, LineStatus, Outcome, SendKind, Transition
+from sendguard.models import (
+    Change,
+    Decision,
+    DecisionRecord,
+    Explanation,
+    Health,
+    Line,
+    LineStatus,
+    Outcome,
+    SendKind,
+    Transition,
+)
 from sendguard.policy import Policy
 from sendguard.request import Request
-from sendguard.steps import Act, Flow, Poll, Step, Wait
+from sendguard.steps import Act, AskAudit, Flow, Join, Poll, Step, Wait
 from sendguard.store import Store
 from sendguard.store.scripts import Call, Command
+
+if TYPE_CHECKING:
+    from sendguard.metrics import Metrics
 
 T = TypeVar("T")
 Headers = Mapping[str, str] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
@@ -56,9 +75,10 @@ class SendGuard:
     hash_key: the secret under which recipients' handles are hashed, the same in every process; without it a key that
     follows from the pool's name, which hides handles from a reader of logs but not from one who can guess and compare.
     api_key, api_base_url: for polls; the base URL as the official SDK takes it, what precedes /v3.
-    timeout: seconds that a call may take whatever the store does, but for what it says itself (waits, polls). clock: a
-    callable returning Unix seconds, for
-    tests and simulations; without it time is the store's, one clock for all processes.
+    timeout: seconds that a call may take whatever the store does, but for what it says itself (waits, polls).
+    clock: a callable returning Unix seconds, for tests and simulations; without it time is the store's, one clock for
+    all processes. record_decisions: whether each decision is written to the record that `decisions` and `explain` read.
+    metrics: what counts for Prometheus, a `sendguard.metrics.Metrics`; None counts nothing.
 
     refresh: seconds between looks at the pool in the background (a thread that starts with the first call; one command
     a look), by which this process notices that the store forgot something, and knows the lines while it is out of
@@ -80,8 +100,12 @@ class SendGuard:
         timeout: float = 0.25,
         clock: Callable[[], float] | None = None,
         refresh: float | None = 1.0,
+        record_decisions: bool = True,
+        metrics: Metrics | None = None,
     ) -> None:
-        self._flows = new_guard_parts(pool, policy, hash_key, webhook_secret, clock, timeout, refresh)
+        self._flows = new_guard_parts(
+            pool, policy, hash_key, webhook_secret, clock, timeout, refresh, record_decisions, metrics
+        )
         self._store = Store(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._timeout = timeout
@@ -133,9 +157,11 @@ class SendGuard:
         if isinstance(step, Act):
             return step.run()
         if isinstance(step, Poll):
-            if self._client is None:
-                self._client = LinqClient(api_key=self._api[0], base_url=self._api[1])
-            return self._client.phone_numbers(step.at)
+            return self._linq().phone_numbers(step.at)
+        if isinstance(step, AskAudit):
+            return self._linq().reputation_audit(step.number, step.audit_id)
+        if isinstance(step, Join):
+            return bool(wait((step.work,), step.seconds).done)  # type: ignore[arg-type]  # none of asyncio's here
         return None  # Renew: the shell has done it
 
     def _forked(self) -> None:
@@ -154,6 +180,11 @@ class SendGuard:
 
         rest = self._flows.keeper.refresh or 1.0
         self._keeping = Background(step, failed=keep_failed, rest=rest, name="sendguard-keeper").start()
+
+    def _linq(self) -> LinqClient:
+        if self._client is None:
+            self._client = LinqClient(api_key=self._api[0], base_url=self._api[1])
+        return self._client
 
     def _drive(self, flow: Flow[T]) -> T:
         if self._unkept:
@@ -199,6 +230,24 @@ class SendGuard:
         """
         request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
         return self._drive(self._flows.decide(request))
+
+    def dry_run(
+        self,
+        to: str | Iterable[str],
+        *,
+        kind: SendKind | str = SendKind.CHAT,
+        from_number: str | None = None,
+        exclude: Iterable[str] = (),
+        line_type: str | None = None,
+        max_wait: float = 0.0,
+    ) -> DecisionRecord:
+        """What `decide` would answer now, and why: nothing is taken, and nothing is written to the store.
+
+        max_wait: seconds that the caller would wait for a slot. The other arguments are those of `decide`. Raises
+        ValueError naming an argument that is wrong, and `StoreUnavailable`, as there is nothing to tell then.
+        """
+        request = Request.of(to, kind, from_number, exclude, line_type, None)
+        return self._drive(self._flows.dry_run(request, max_wait))
 
     def choose_from_number(
         self,
@@ -355,9 +404,64 @@ class SendGuard:
         """
         return self._drive(self._flows.transitions(after, count))
 
+    def decisions(self, after: str = "0", *, count: int = 1000) -> tuple[DecisionRecord, ...]:
+        """The decisions of every process as the store recorded them, oldest first.
+
+        after: the `entry_id` of the last one known; "0" for the oldest kept (about the last 10,000). count: how many at
+        most, 1 to 10000. A decision that was denied for `store_unavailable` stands nowhere.
+
+        Raises ValueError naming the argument that is wrong, `StoreUnavailable`.
+        """
+        return self._drive(self._flows.decisions(after, count))
+
+    def explain(self, decision_id: str) -> Explanation:
+        """Why a decision was what it was, from its record, and how the pool's lines stand now.
+
+        Raises `UnknownDecision` if the record has none of this id, ValueError if it is not one, `StoreUnavailable`.
+        """
+        return self._drive(self._flows.explain(decision_id))
+
+    def measure(self) -> None:
+        """Tell the metrics how the lines stand: call it before each export, in the process that exports the gauges.
+
+        A store out of reach raises nothing; `sendguard_store_up` is 0 then. Raises ValueError if the guard was made
+        without metrics.
+        """
+        self._drive(self._flows.measure())
+
     def poller(self, *, interval: float = 60.0) -> Poller:
         """A background thread that polls every `interval` seconds, one process of the fleet at a time.
 
         Use it as a context manager, or call `start` and `stop`.
         """
         return Poller(lambda token, ttl: self._drive(self._flows.poll_if_due(token, interval, ttl)), interval)
+
+    def alerter(
+        self,
+        urls: Sequence[str] = (),
+        *,
+        rules: Mapping[Severity | str, Rule] | None = None,
+        callbacks: Sequence[Callback] = (),
+        audit_wait: float = 60.0,
+        remind_after: float = 86_400.0,
+        claim_after: float = 30.0,
+        interval: float = 1.0,
+        name: str = "alerts",
+    ) -> Alerter:
+        """Background threads that tell people when a line turns FLAGGED, CRITICAL or AT_RISK, and when it recovers.
+
+        Use it as a context manager, or call `start` and `stop`. Every process of a fleet may run it with the same
+        arguments: each alert is told once. A channel that fails or hangs delays neither the others nor any decision.
+
+        urls: apprise URLs (`pip install 'sendguard[alerts]'`); `{line}` in one stands for the line's number.
+        rules: by severity ("page", "warning", "info", "recovery") its own URLs and quiet time. callbacks: functions
+        that are given each `Alert`; one process of the fleet calls them. audit_wait: seconds that an alert waits for
+        Linq's reputation audit of an AT_RISK or CRITICAL line; 0 starts none. remind_after: seconds FLAGGED without
+        news after which, and after every so many more, a reminder is told; 0 for none. claim_after: seconds after
+        which other processes take over what one was at that died. interval: seconds between looks for news.
+        name: alerters of one name share the work; one of another name tells everything again.
+
+        Raises ValueError naming the argument that is wrong.
+        """
+        plan = Plan.of(urls, rules, callbacks, audit_wait, remind_after, claim_after, interval, name)
+        return Alerter(self._flows, plan, self._drive)

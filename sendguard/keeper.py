@@ -11,13 +11,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
+from sendguard.logs import tell
 from sendguard.models import Line
 from sendguard.protocol import Protocol
 from sendguard.replies import line_of, server_time, texts, transitions_of
 from sendguard.steps import Flow, Renew
 from sendguard.store.scripts import Call, Command
-
-logger = logging.getLogger("sendguard")
 
 _LINES_PER_CALL = 200
 _READ_ALL_EVERY = 30.0
@@ -60,7 +59,10 @@ class Keeper:
         seen = transitions_of(reply)  # type: ignore[arg-type]
         broken = self._last != "0" and (not seen or seen[0].transition_id != self._last)
         if broken and self.lines:
-            logger.warning("the store has lost what it knew; telling it of %d lines again", len(self.lines))
+            text = "the store has lost what it knew; telling it of %d lines again"
+            tell(
+                logging.WARNING, "store_forgot", text, len(self.lines), pool=self._protocol.pool, lines=len(self.lines)
+            )
             yield from self._restore(run, patient)
         now = time.monotonic()
         if broken or len(seen) > _LINES_PER_CALL or now - self._read_at > _READ_ALL_EVERY or not self.lines:

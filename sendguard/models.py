@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 
 class LineStatus(str, Enum):
@@ -92,7 +93,8 @@ class Line:
     status, health: as decisions take them (an unknown status counts as FLAGGED, an unknown health as AT_RISK);
     raw_status, raw_health: what the API said, None if it never said. paused_until: `inf` until an operator resumes it.
     next_send_at: when the line may next send into an existing conversation; `inf` if no waiting helps.
-    daily_volume, new_conversations: what its quotas count now.
+    daily_volume, new_conversations: what its quotas count now. tokens: the whole tokens in its bucket now, which is how
+    many sends its pace lets go at once; None where it is unpaced.
     """
 
     number: str
@@ -109,6 +111,7 @@ class Line:
     next_send_at: float | None = None
     daily_volume: int = 0
     new_conversations: int = 0
+    tokens: int | None = None
 
     @property
     def paused(self) -> bool:
@@ -143,6 +146,65 @@ class Transition:
     transition_id: str
     change: Change
     event_id: str | None = None
+
+
+class Considered(NamedTuple):
+    """A line that a decision looked at.
+
+    reason: why it was not taken, a value of `Reason` or "excluded" by the caller; None if it could be sent on.
+    free_at: Unix seconds at which it could be; None where waiting does not help.
+    """
+
+    number: str
+    reason: str | None
+    free_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A decision as the store recorded it when it was made, or as a dry run would make it.
+
+    entry_id: its place in the record, milliseconds first; "" for a dry run. decision_id: as the `Decision` has it; a
+    repeated answer and a waiter's confirmation are entries of their own with the same one. decided_at: Unix seconds.
+    from_number: the line that the decision is about, also on a denial. retry_after: as the `Decision`'s. wait: seconds
+    until the slot that a waiter was given; 0 where the send could go at once. kind: "chat", "voice_memo", "in_chat" (a
+    send into a chat that lives on its line) or "sent" (counted after it had left). line_type: the one asked for.
+    conversation: the keyed hash of the recipients. remembered: "repeated" if the answer was the one that the same
+    idempotency key got before, "confirmed" if a waiter's slot had come, "void" if one was lost and this decides anew.
+    considered: the lines looked at, in that order, at most 16; empty where an answer was repeated.
+
+    With `Policy(mode="observe")` the record holds the denial that the guard did not enforce.
+    """
+
+    entry_id: str
+    decision_id: str
+    decided_at: float
+    allowed: bool
+    from_number: str | None
+    reason: Reason
+    retry_after: float | None
+    wait: float
+    status: LineStatus | None
+    health: Health | None
+    new_conversation: bool
+    previous_from_number: str | None
+    kind: str
+    line_type: str | None
+    conversation: str
+    remembered: str | None
+    considered: tuple[Considered, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a decision is what it is.
+
+    records: its entries, oldest first: the decision, and each time that its answer was given again. lines: how the
+    pool's lines stand now, which is not how they stood then.
+    """
+
+    records: tuple[DecisionRecord, ...]
+    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True, slots=True)

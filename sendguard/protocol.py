@@ -38,11 +38,12 @@ class Protocol:
     Raises ValueError naming `pool` if its name is not 1 to 64 letters, digits, dots, dashes or underscores.
     """
 
-    def __init__(self, pool: str, policy: Policy, hash_key: str | bytes | None) -> None:
+    def __init__(self, pool: str, policy: Policy, hash_key: str | bytes | None, *, record: bool = True) -> None:
         if not isinstance(pool, str) or not _POOL.fullmatch(pool):
             raise ValueError("pool must be 1 to 64 letters, digits, '.', '_' or '-'")
         self.pool = pool
         self.policy = policy
+        self._recorded = "1" if record else ""
         self.prefix = f"sendguard:{{{pool}}}:"
         secret = f"sendguard:{pool}" if hash_key is None else hash_key
         secret = secret.encode() if isinstance(secret, str) else secret
@@ -57,6 +58,7 @@ class Protocol:
         digest = hashlib.blake2b(repr(self._overrides).encode(), digest_size=8).hexdigest()
         self._overrides_key = f"{self.prefix}overrides:{digest}"
         index = [f"{self.prefix}{tier}:{kind}" for tier in ("healthy", "at_risk", "critical", "out") for kind in "123"]
+        self._decisions = f"{self.prefix}decisions"
         self._keys = (f"{self.prefix}lines", *index, self._overrides_key, f"{self.prefix}meta")
         self._transitions = f"{self.prefix}transitions"
         self._args = (
@@ -77,6 +79,10 @@ class Protocol:
     ) -> Call:
         clock = "" if now is None else str(micros(now))
         return Call(script, self._keys, keys, self._args, (clock, *args), repeatable)
+
+    def key(self, name: str) -> str:
+        """A key of the pool."""
+        return f"{self.prefix}{name}"
 
     def digest(self, text: str) -> str:
         """A handle, or any other text that must not be stored as it is, as a keyed hash of 16 characters."""
@@ -113,7 +119,7 @@ class Protocol:
         return self._call(
             scripts.DECIDE,
             now,
-            (self._key("r", digest), self._key("i", answer)),
+            (self._key("r", digest), self._key("i", answer), self._decisions),
             (
                 request.place or request.kind.value,
                 request.from_number or "",
@@ -122,9 +128,20 @@ class Protocol:
                 "1" if remember else "0",
                 str(micros(max_wait)),
                 "0" if len(request.recipients) > 1 or request.override_optout else "1",
+                self._recorded,
                 *request.exclude,
             ),
             repeatable=remember,
+        )
+
+    def dry_run(self, request: Request, *, max_wait: float, now: float | None) -> Call:
+        """What `decide` would do now, as its record; nothing is written, so the overrides ride along."""
+        call = self.decide(request, max_wait=max_wait, waiter=False, now=now)
+        own = "=" + "".join(f"{number}={limits};" for number, limits in self._overrides.items())
+        *limits, overridden, cool_down = call.policy_args
+        return call._replace(
+            policy_args=(*limits, "2" if overridden == "1" else "0", cool_down),
+            args=(*call.args[:8], own, *call.args[9:]),
         )
 
     def decision(self, reply: bytes | str, request: Request) -> Decision:
@@ -379,6 +396,15 @@ class Protocol:
         """Ask for the transitions that follow one, by its id ("0" for the oldest kept)."""
         return Command(("XRANGE", self._transitions, f"({after}", "+", "COUNT", str(count)))
 
+    def decisions(self, after: str, count: int) -> Command:
+        """Ask for the recorded decisions that follow one, by its entry's id ("0" for the oldest kept)."""
+        return Command(("XRANGE", self._decisions, f"({after}", "+", "COUNT", str(count)))
+
+    def decisions_before(self, before: str, count: int) -> Command:
+        """Ask for the recorded decisions that precede one, the newest first ("" for the newest of all)."""
+        end = f"({before}" if before else "+"
+        return Command(("XREVRANGE", self._decisions, end, "-", "COUNT", str(count)))
+
     # The pool --------------------------------------------------------------------------------------------------------
 
     def lines(self, numbers: Iterable[str], now: float | None) -> Call:
@@ -392,6 +418,10 @@ class Protocol:
     def polled_at(self) -> Command:
         """Ask when the pool was last polled."""
         return Command(("HGET", f"{self.prefix}meta", "polled_at"))
+
+    def heard_at(self) -> Command:
+        """Ask when the pool last took a webhook."""
+        return Command(("HGET", f"{self.prefix}meta", "heard_at"))
 
     def lease(self, token: str, *, ttl: float, interval: float, give_back: bool, now: float | None) -> Call:
         """Take or give back the lease on polling. ttl, interval: seconds."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from sendguard.models import Change, Health, Line, LineStatus, Transition
+from sendguard.models import Change, Considered, DecisionRecord, Health, Line, LineStatus, Reason, Transition
 from sendguard.store.units import NEVER
+
+_LINE_TYPES = {"": None, "1": "iMessage", "2": "RCS"}
 
 
 def fields(reply: bytes | str) -> list[str]:
@@ -36,7 +38,7 @@ def _seconds(text: str) -> float | None:
 def line_of(reply: bytes | str) -> Line:
     """One row of `lines`."""
     number, status, health, raw_status, raw_health, kind, status_at, health_at, *rest = fields(reply)
-    paused, cooling, used, ready, volume, starts = rest
+    paused, cooling, used, ready, volume, starts, tokens = rest
     return Line(
         number=number,
         status=LineStatus(status),
@@ -52,6 +54,7 @@ def line_of(reply: bytes | str) -> Line:
         next_send_at=_seconds(ready),
         daily_volume=int(volume),
         new_conversations=int(starts),
+        tokens=int(tokens) if tokens else None,
     )
 
 
@@ -66,10 +69,51 @@ def changes_of(reply: Iterable[bytes | str], source: str) -> tuple[Change, ...]:
 def transitions_of(reply: Iterable[Any]) -> tuple[Transition, ...]:
     """Entries of the stream of transitions, as XRANGE and XREADGROUP give them."""
     found = []
+    for transition_id, told in _entries(reply):
+        (change,) = changes_of([told["change"]], told["source"])
+        found.append(Transition(transition_id, change, told["event"] or None))
+    return tuple(found)
+
+
+def decisions_of(reply: Iterable[Any]) -> tuple[DecisionRecord, ...]:
+    """Entries of the stream of decisions, as XRANGE and XREADGROUP give them."""
+    return tuple(record_of(told["decision"], entry_id) for entry_id, told in _entries(reply))
+
+
+def record_of(text: bytes | str, entry_id: str = "") -> DecisionRecord:
+    """One record of a decision; entry_id "" for a dry run's, which stands nowhere."""
+    allowed, line, reason, wait, status, health, starts, previous, decision_id, *rest = fields(text)
+    kind, line_type, conversation, remembered, now, considered = rest
+    granted, seconds = allowed == "1", int(wait) / 1_000_000 if wait else None
+    return DecisionRecord(
+        entry_id=entry_id,
+        decision_id=decision_id,
+        decided_at=int(now) / 1_000_000,
+        allowed=granted,
+        from_number=line or None,
+        reason=Reason(reason),
+        retry_after=None if granted else seconds,
+        wait=(seconds or 0.0) if granted else 0.0,
+        status=LineStatus(status) if status else None,
+        health=Health(health) if health else None,
+        new_conversation=starts == "1",
+        previous_from_number=previous or None,
+        kind=kind,
+        line_type=_LINE_TYPES[line_type],
+        conversation=conversation,
+        remembered=remembered or None,
+        considered=tuple(_considered(item, int(now)) for item in considered.split(";") if item),
+    )
+
+
+def _considered(text: str, now: int) -> Considered:
+    number, reason, wait = text.split(",")
+    return Considered(number, reason or None, (now + int(wait)) / 1_000_000 if wait else None)
+
+
+def _entries(reply: Iterable[Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The entries of a stream: their ids and fields."""
     for entry, pairs in reply:
         flat = chain.from_iterable(pairs.items()) if isinstance(pairs, dict) else pairs
-        (transition_id,), told = texts([entry]), texts(flat)
-        by_name = dict(zip(told[::2], told[1::2], strict=True))
-        (change,) = changes_of([by_name["change"]], by_name["source"])
-        found.append(Transition(transition_id, change, by_name["event"] or None))
-    return tuple(found)
+        (entry_id,), told = texts([entry]), texts(flat)
+        yield entry_id, dict(zip(told[::2], told[1::2], strict=True))

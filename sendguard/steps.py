@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -33,10 +35,26 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAudit:
+    """Start a line's reputation audit, or read the one with `audit_id`; the answer is an `AuditAnswer`."""
+
+    number: str
+    audit_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Wait at most some seconds for what a thread or a task is at; the answer is whether it has ended."""
+
+    work: concurrent.futures.Future[Any] | asyncio.Future[Any]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Renew:
     """What follows gets the guard's timeout anew: a part of a long piece of work, not one call that somebody awaits."""
 
 
-Step = Call | Command | Wait | Poll | Act | Renew
+Step = Call | Command | Wait | Poll | Act | AskAudit | Join | Renew
 """All calls of the store between two other steps get the guard's timeout together."""
 Flow = Generator[Step, Any, T]

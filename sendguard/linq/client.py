@@ -8,8 +8,8 @@ import os
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -18,8 +18,17 @@ from typing import Any, Self
 import httpx
 
 from sendguard.errors import LinqError
+from sendguard.linq.audit import AuditAnswer, audit_path, parse_audit
 from sendguard.linq.events import LineUpdate
 from sendguard.linq.payloads import parse_phone_numbers
+from sendguard.linq.subscriptions import (
+    SUBSCRIPTIONS,
+    NewSubscription,
+    WebhookSubscription,
+    parse_new_subscription,
+    parse_subscriptions,
+    subscription_path,
+)
 
 DEFAULT_BASE_URL = "https://api.linqapp.com/api/partner"
 PHONE_NUMBERS = "/v3/phone_numbers"
@@ -27,6 +36,7 @@ PHONE_NUMBERS = "/v3/phone_numbers"
 _SHORTEST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 8.0
 _LONGEST_RETRY_AFTER = 30.0
+_LONGEST_COOLDOWN = 30 * 86_400.0
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _KEY = re.compile(r"[!-~]+")
 _PASSING_ERRORS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
@@ -107,8 +117,8 @@ def backoff(attempt: int, jitter: float) -> float:
     return min(_SHORTEST_BACKOFF * 2.0 ** min(attempt, 10) * (1 + jitter), _LONGEST_BACKOFF)
 
 
-def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds told by a Retry-After header, as seconds or as a date, from 0 to 30; None if there is none to be read."""
+def retry_after(header: str | None, now: float, longest: float = _LONGEST_RETRY_AFTER) -> float | None:
+    """Seconds told by a Retry-After header, as seconds or as a date, from 0 to `longest`; None if none can be read."""
     if header is None:
         return None
     if _SECONDS.fullmatch(header.strip()):
@@ -119,7 +129,7 @@ def retry_after(header: str | None, now: float) -> float | None:
             seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
         except (ValueError, TypeError, OverflowError):
             return None
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
+    return min(max(seconds, 0.0), longest)
 
 
 def read(outcome: Outcome, call: str) -> object:
@@ -127,10 +137,12 @@ def read(outcome: Outcome, call: str) -> object:
     if isinstance(outcome, httpx.HTTPError):
         raise LinqError(f"{call} failed: {type(outcome).__name__}") from outcome
     status = outcome.status_code
-    readable, payload = _json(outcome)
+    readable, payload = (True, None) if status == 204 else _json(outcome)
     if not outcome.is_success:
         code = _error_code(payload)
-        raise LinqError(f"{call} got HTTP {status}" + (f", code {code}" if code else ""), status=status, code=code)
+        wait = retry_after(outcome.headers.get("retry-after"), time.time(), _LONGEST_COOLDOWN)
+        text = f"{call} got HTTP {status}" + (f", code {code}" if code else "")
+        raise LinqError(text, status=status, code=code, retry_after=wait)
     if not readable:
         raise LinqError(f"{call} got an answer that is not JSON", status=status)
     return payload
@@ -149,7 +161,9 @@ def _error_code(payload: object) -> int | None:
     return code if isinstance(code, int) and not isinstance(code, bool) and 0 < code < 1_000_000 else None
 
 
-def _wait(outcome: Outcome, attempt: int, settings: Settings) -> float | None:
+def _wait(method: str, outcome: Outcome, attempt: int, settings: Settings) -> float | None:
+    if method == "POST" and isinstance(outcome, httpx.Response) and outcome.status_code == 429:
+        return None  # the cooldown of what was asked for, which may take hours
     return seconds_before_retry(outcome, attempt, settings.retries, now=time.time(), jitter=random.random())
 
 
@@ -180,22 +194,48 @@ class LinqClient:
 
         Raises LinqError when the API refuses, cannot be reached after the retries, or gives an unreadable answer.
         """
-        return parse_phone_numbers(self._get(PHONE_NUMBERS), at)
+        return parse_phone_numbers(self._call("GET", PHONE_NUMBERS), at)
+
+    def reputation_audit(self, number: str, audit_id: str | None = None) -> AuditAnswer:
+        """Start Linq's audit of a line (one that runs already is joined), or with its id read how far it is.
+
+        Raises LinqError as `phone_numbers` does; with status 429 an audit cannot be started for `retry_after` seconds.
+        """
+        method = "POST" if audit_id is None else "GET"
+        return parse_audit(self._call(method, audit_path(number, audit_id)))
+
+    def webhook_subscriptions(self) -> tuple[WebhookSubscription, ...]:
+        """The account's webhook subscriptions, without their secrets. Raises LinqError as `phone_numbers` does."""
+        return parse_subscriptions(self._call("GET", SUBSCRIPTIONS))
+
+    def subscribe_webhooks(self, target_url: str, events: Iterable[str]) -> NewSubscription:
+        """Have the events of all lines sent to a URL, which may be used once in an account. Not retried: a repetition
+        of a call whose answer was lost could not learn the secret.
+
+        Raises LinqError as `phone_numbers` does; with status 409 there is a subscription with this URL.
+        """
+        body = {"target_url": target_url, "subscribed_events": list(events)}
+        return parse_new_subscription(self._call("POST", SUBSCRIPTIONS, body, retries=0))
+
+    def unsubscribe_webhooks(self, subscription_id: str) -> None:
+        """End a subscription. Raises LinqError as `phone_numbers` does; with status 404 there is none of this id."""
+        self._call("DELETE", subscription_path(subscription_id))
 
     def close(self) -> None:
         """Close the connections. Idempotent."""
         self._http.close()
 
-    def _get(self, path: str) -> object:
+    def _call(self, method: str, path: str, body: object = None, *, retries: int | None = None) -> object:
+        settings = self._settings if retries is None else replace(self._settings, retries=retries)
         for attempt in itertools.count():
             outcome: Outcome
             try:
-                outcome = self._http.get(path)
+                outcome = self._http.request(method, path, json=body)
             except httpx.HTTPError as error:
                 outcome = error
-            wait = _wait(outcome, attempt, self._settings)
+            wait = _wait(method, outcome, attempt, settings)
             if wait is None:
-                return read(outcome, f"GET {path}")
+                return read(outcome, f"{method} {path}")
             self._sleep(wait)
         raise AssertionError("unreachable")
 
@@ -228,22 +268,27 @@ class AsyncLinqClient:
 
     async def phone_numbers(self, at: float) -> tuple[LineUpdate, ...]:
         """As `LinqClient.phone_numbers`."""
-        return parse_phone_numbers(await self._get(PHONE_NUMBERS), at)
+        return parse_phone_numbers(await self._call("GET", PHONE_NUMBERS), at)
+
+    async def reputation_audit(self, number: str, audit_id: str | None = None) -> AuditAnswer:
+        """As `LinqClient.reputation_audit`."""
+        method = "POST" if audit_id is None else "GET"
+        return parse_audit(await self._call(method, audit_path(number, audit_id)))
 
     async def close(self) -> None:
         """Close the connections. Idempotent."""
         await self._http.aclose()
 
-    async def _get(self, path: str) -> object:
+    async def _call(self, method: str, path: str) -> object:
         for attempt in itertools.count():
             outcome: Outcome
             try:
-                outcome = await self._http.get(path)
+                outcome = await self._http.request(method, path)
             except httpx.HTTPError as error:
                 outcome = error
-            wait = _wait(outcome, attempt, self._settings)
+            wait = _wait(method, outcome, attempt, self._settings)
             if wait is None:
-                return read(outcome, f"GET {path}")
+                return read(outcome, f"{method} {path}")
             await self._sleep(wait)
         raise AssertionError("unreachable")
 

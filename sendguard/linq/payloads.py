@@ -181,7 +181,8 @@ def _status_updated(data: dict[str, Any], at: float) -> LineUpdate:
 def _polled_line(entry: object, at: float) -> LineUpdate | None:
     line = _PolledLine.model_validate(entry if isinstance(entry, dict) else {})
     if line.phone_number is None or not is_e164(line.phone_number):
-        _log.warning("GET /v3/phone_numbers: left out an entry whose phone_number is not an E.164 number")
+        text = "GET /v3/phone_numbers: left out an entry whose phone_number is not an E.164 number"
+        _log.warning(text, extra={"event": "entry_left_out"})
         return None
     return LineUpdate(
         line.phone_number,

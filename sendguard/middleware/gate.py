@@ -99,7 +99,7 @@ class Gate:
     ) -> Flow[httpx.Response]:
         chat = self._chats.get(route.chat_id)
         if chat is None:
-            chat = self._protocol.chat_of((yield self._protocol.chat(route.chat_id)))
+            chat = self._protocol.chat_of((yield from self._flows.run(self._protocol.chat(route.chat_id))))
         if chat is None:
             response = yield from self._pass(chat_request(request))
             if not response.is_success:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sendguard.errors import StoreUnavailable
 from sendguard.flows import Flows, as_outcome, number_of
+from sendguard.logs import tell
 from sendguard.middleware.outcome import outcome_of
 from sendguard.models import Decision, Outcome
 from sendguard.request import Request
@@ -17,8 +18,6 @@ from sendguard.steps import Flow
 if TYPE_CHECKING:
     from sendguard.async_guard import AsyncSendGuard
     from sendguard.guard import SendGuard
-
-logger = logging.getLogger("sendguard")
 
 
 def was_paid_before(request: Request, decision: Decision) -> bool:
@@ -41,7 +40,7 @@ def quietly(flow: Flow[object]) -> Flow[None]:
     try:
         yield from flow
     except StoreUnavailable as error:
-        logger.warning("what became of a send was not stored: %s", error)
+        tell(logging.WARNING, "report_lost", "what became of a send was not stored: %s", error)
 
 
 class Send:

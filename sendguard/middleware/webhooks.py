@@ -13,13 +13,12 @@ from sendguard.async_guard import AsyncSendGuard
 from sendguard.errors import SendGuardError, StoreUnavailable, WebhookRejected
 from sendguard.guard import Headers, SendGuard
 from sendguard.linq.webhooks import MAX_BODY
+from sendguard.logs import tell
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-logger = logging.getLogger("sendguard")
 
 
 class WebhookAnswer(NamedTuple):
@@ -31,16 +30,20 @@ class WebhookAnswer(NamedTuple):
 
 _APPLIED = WebhookAnswer(200, "ok")
 _NOT_POST = WebhookAnswer(405, "webhooks come by POST")
-_TOO_LARGE = WebhookAnswer(413, "the body is too large")
 
 
 def _answer_to(error: SendGuardError) -> WebhookAnswer:
     """401 for what nobody shows to be Linq's, 400 for what is Linq's and cannot be read, 503 to have it sent again."""
     if isinstance(error, WebhookRejected):
-        logger.warning("%s", error)
+        tell(logging.WARNING, "webhook_rejected", "%s", error, reason=error.reason)
         return WebhookAnswer(400 if error.authentic else 401, error.reason)
-    logger.error("webhook not applied: %s", error)
+    tell(logging.DEBUG, "webhook_not_applied", "webhook not applied: %s", error)
     return WebhookAnswer(503, "the store is out of reach")
+
+
+def _too_large(guard: SendGuard | AsyncSendGuard) -> WebhookAnswer:
+    guard._flows.webhook_refused("too_large")
+    return WebhookAnswer(413, "the body is too large")
 
 
 def webhook_response(guard: SendGuard, body: bytes, headers: Headers) -> WebhookAnswer:
@@ -51,7 +54,7 @@ def webhook_response(guard: SendGuard, body: bytes, headers: Headers) -> Webhook
     1 MiB. 503: the store did not answer. Raises nothing.
     """
     if len(body) > MAX_BODY:
-        return _TOO_LARGE
+        return _too_large(guard)
     try:
         guard.handle_webhook(body, headers)
     except (WebhookRejected, StoreUnavailable) as error:
@@ -62,7 +65,7 @@ def webhook_response(guard: SendGuard, body: bytes, headers: Headers) -> Webhook
 async def async_webhook_response(guard: AsyncSendGuard, body: bytes, headers: Headers) -> WebhookAnswer:
     """As `webhook_response`, for an `AsyncSendGuard`."""
     if len(body) > MAX_BODY:
-        return _TOO_LARGE
+        return _too_large(guard)
     try:
         await guard.handle_webhook(body, headers)
     except (WebhookRejected, StoreUnavailable) as error:

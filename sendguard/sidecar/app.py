@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
@@ -25,12 +25,15 @@ from sendguard.sidecar.models import (
     Problem,
     ReportRequest,
 )
+from sendguard.sidecar.page import router as page_router
+from sendguard.sidecar.page.feed import Feed
 from sendguard.sidecar.service import Service
 from sendguard.sidecar.settings import Settings
 
 _WHEN = {
     400: "The body cannot be read.",
     401: "No good bearer token, or for a webhook no good signature.",
+    403: "A browser sends it for another site; or, where no token is asked for, the Host is a name but localhost.",
     404: "The pool has no such line.",
     409: "The send may not go, and waiting does not help.",
     413: "The body is too large.",
@@ -48,8 +51,8 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-_BODY = (400, 401, 413, 422, 503)
-_LINE = (401, 404, 422, 503)
+_BODY = (400, 401, 403, 413, 422, 503)
+_LINE = (401, 403, 404, 422, 503)
 router = APIRouter()
 
 
@@ -102,11 +105,17 @@ async def report(body: ReportRequest, request: Request) -> Response:
 )
 async def webhook(request: Request) -> Response:
     """Take one delivery of Linq's webhooks, authenticated by its signature alone."""
-    answer = await _service(request).webhook(await request.body(), request.headers.items())
+    service = _service(request)
+    try:
+        body = await request.body()
+    except HTTPException:  # of the gate's, which reads no more of a body that is too large
+        service.guard._flows.webhook_refused("too_large")
+        raise
+    answer = await service.webhook(body, request.headers.items())
     return PlainTextResponse(answer.text) if answer.status == 200 else problems.problem(*answer)
 
 
-@router.get("/v1/lines", response_model=LinesBody, responses=_problems(401, 503))
+@router.get("/v1/lines", response_model=LinesBody, responses=_problems(401, 403, 503))
 async def lines(request: Request) -> Response:
     """Every line of the pool as it stands, by number."""
     return _json(LinesBody(lines=[LineBody.of(line) for line in await _service(request).guard.lines()]))
@@ -144,7 +153,7 @@ async def readyz(request: Request) -> Response:
     return PlainTextResponse("ok") if missing is None else problems.problem(503, missing)
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=_problems(401))
+@router.get("/metrics", response_class=PlainTextResponse, responses=_problems(401, 403))
 async def metrics(request: Request) -> Response:
     """The metrics, as Prometheus reads them."""
     return Response(await _service(request).measured(), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -171,21 +180,28 @@ class _App(FastAPI):
 def create_app(settings: Settings, guard: AsyncSendGuard | None = None) -> FastAPI:
     """The sidecar as an ASGI app. guard: one that is the caller's to close; without it one as the settings say.
 
-    It starts polling, where it polls, when it starts, and stops when it shuts down: by then no request is in flight.
+    It starts polling and alerting, where it does, when it starts, and stops when it shuts down: by then no request is
+    in flight.
     Raises ConfigError if the settings do not make a guard.
     """
     service = Service(guard or settings.guard(), settings.poll_interval)
+    alerter = settings.alerter(service.guard)
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
         poller = service.poller()
         if poller is not None:
             poller.start()
+        if alerter is not None:
+            alerter.start()
         try:
             yield
         finally:
+            app.state.feed.close()
             if poller is not None:
                 await poller.stop()
+            if alerter is not None:
+                await alerter.stop()
             if guard is None:
                 await service.guard.close()
 
@@ -200,7 +216,9 @@ def create_app(settings: Settings, guard: AsyncSendGuard | None = None) -> FastA
     )
     tokens = [token.get_secret_value() for token in settings.tokens]
     app.state.service, app.state.asks_for_token = service, bool(tokens)
+    app.state.feed = Feed(service)
     app.include_router(router)
+    app.include_router(page_router)
     app.add_middleware(Gate, tokens=tokens)
     problems.install(app)
     return app

@@ -103,6 +103,7 @@ class LineBody(BaseModel):
     next_send_at: float | None = Field(description="When it may again; null where it may, or where no waiting helps.")
     daily_volume: int
     new_conversations: int
+    tokens: int | None = Field(description="Sends that its pace lets go at once; null where it is unpaced.")
 
     @classmethod
     def of(cls, line: Line) -> LineBody:
@@ -124,6 +125,7 @@ class LineBody(BaseModel):
             next_send_at=_finite(line.next_send_at),
             daily_volume=line.daily_volume,
             new_conversations=line.new_conversations,
+            tokens=line.tokens,
         )
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
 
 from sendguard.async_guard import AsyncSendGuard
 from sendguard.errors import StoreUnavailable
 from sendguard.guard import Headers
 from sendguard.linq.poller import AsyncPoller
+from sendguard.metrics import Metrics
 from sendguard.middleware.webhooks import WebhookAnswer, async_webhook_response
-from sendguard.models import Decision, Line, Outcome, Reason
+from sendguard.models import Decision, Line, Outcome
 from sendguard.request import Request, check_number
-from sendguard.sidecar.metrics import Metrics
+from sendguard.watch import watch_of
 
 CallerLeft = Callable[[], Coroutine[Any, Any, None]]
 """Returns when nobody waits for the answer any more."""
@@ -27,25 +29,31 @@ _STALE_AFTER = 3
 
 @dataclass(slots=True)
 class Service:
-    """One guard and what is counted of it. poll_interval: seconds, 0 where the sidecar does not poll."""
+    """One guard and what is counted of it. poll_interval: seconds, 0 where the sidecar does not poll.
+
+    metrics: those of the guard; one that came without gets some, in a registry of their own.
+    """
 
     guard: AsyncSendGuard
     poll_interval: float
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        flows = self.guard._flows
+        known = None if flows.watch is None else flows.watch.metrics
+        self.metrics = Metrics(CollectorRegistry()) if known is None else known
+        if known is None:
+            flows.watch = watch_of(self.guard.pool, self.metrics)
 
     async def choose(self, request: Request, max_wait: float, caller_left: CallerLeft) -> Decision | None:
         """The decision on a send; None if the caller left while it waited, and then nothing is taken.
 
         max_wait: seconds.
         """
-        began = time.perf_counter()
         deciding = self.guard._drive(self.guard._flows.choose(request, max_wait))
         decision = await (self._unless_left(deciding, request, caller_left) if max_wait else deciding)
         if decision is None:
             return None
-        self.metrics.decided(decision, time.perf_counter() - began, waited=max_wait > 0)
-        if decision.reason is Reason.STORE_UNAVAILABLE:
-            self.metrics.store_failed()
         return replace(decision, receipt=self._sealed(decision.receipt))
 
     async def _unless_left(
@@ -95,11 +103,7 @@ class Service:
 
     async def webhook(self, body: bytes, headers: Headers) -> WebhookAnswer:
         """Handle one delivery of a webhook."""
-        answer = await async_webhook_response(self.guard, body, headers)
-        self.metrics.webhook(answer.status)
-        if answer.status == 503:
-            self.metrics.store_failed()
-        return answer
+        return await async_webhook_response(self.guard, body, headers)
 
     async def line(self, number: str) -> Line:
         """One line. Raises UnknownLine, StoreUnavailable, or ValueError naming `number`."""
@@ -118,7 +122,6 @@ class Service:
         try:
             lines, age = await self.guard.lines(), await self.poll_age()
         except StoreUnavailable:
-            self.metrics.store_failed()
             return "the store is out of reach"
         if not lines:
             return "no line is known yet"
@@ -128,9 +131,5 @@ class Service:
 
     async def measured(self) -> bytes:
         """The metrics, in Prometheus' text format."""
-        try:
-            self.metrics.standing(await self.guard.lines(), await self.poll_age())
-        except StoreUnavailable:
-            self.metrics.store_failed()
-            self.metrics.standing(None, None)
-        return self.metrics.text()
+        await self.guard.measure()
+        return generate_latest(self.metrics.registry)

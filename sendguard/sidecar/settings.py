@@ -6,10 +6,11 @@ as well, under the same names.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -24,14 +25,25 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from sendguard.alerts import AsyncAlerter, Rule, Severity
 from sendguard.async_guard import AsyncSendGuard
-from sendguard.guard import environment
+from sendguard.guard import SendGuard, environment
 from sendguard.sidecar.policy_settings import PolicySettings
+
+AnyGuard = TypeVar("AnyGuard", SendGuard, AsyncSendGuard)
+
+
+def _urls_apart(value: object) -> object:
+    """Several apprise URLs in one environment variable: commas or spaces between; a comma within one stays."""
+    return [part for part in _BETWEEN_URLS.split(value.strip()) if part] if isinstance(value, str) else value
 
 
 def _apart(value: object) -> object:
     """Several secrets in one environment variable: commas between."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+_BETWEEN_URLS = re.compile(r"[,\s]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
 class ConfigError(Exception):
@@ -48,7 +60,10 @@ class Settings(BaseSettings):
     store, pool, hash_key, webhook_secret, api_key, api_base_url, timeout, policy: as the arguments of `SendGuard`.
     host, port: where to listen; anything but a loopback address needs a token. tokens: what callers show as
     `Authorization: Bearer`, each of them good; none asks for none. poll_interval: seconds between polls of the whole
-    fleet, 0 for no polling. drain_timeout: seconds that decisions in flight may take after SIGTERM.
+    fleet, 0 for no polling. drain_timeout: seconds that decisions in flight may take after SIGTERM. log_format: text,
+    or one JSON object a line. log_level: of what sendguard itself writes; at "debug" that is every decision.
+    alert_urls: apprise URLs that are told of lines; alert_page_urls and so on: instead of these, for one severity.
+    alert_quiet: seconds in which the same severity of the same line is not told again.
     """
 
     model_config = SettingsConfigDict(
@@ -72,8 +87,19 @@ class Settings(BaseSettings):
     tokens: Annotated[list[SecretStr], NoDecode] = []
     poll_interval: float = Field(default=60.0, ge=0, le=86_400, allow_inf_nan=False)
     drain_timeout: int = Field(default=65, ge=1, le=3600)
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    alert_urls: Annotated[list[SecretStr], NoDecode] = []
+    alert_page_urls: Annotated[list[SecretStr] | None, NoDecode] = None
+    alert_warning_urls: Annotated[list[SecretStr] | None, NoDecode] = None
+    alert_info_urls: Annotated[list[SecretStr] | None, NoDecode] = None
+    alert_recovery_urls: Annotated[list[SecretStr] | None, NoDecode] = None
+    alert_quiet: float = Field(default=900.0, ge=0, le=86_400, allow_inf_nan=False)
 
     _split = field_validator("webhook_secret", "tokens", mode="before")(_apart)
+    _split_urls = field_validator(
+        "alert_urls", *(f"alert_{severity.value}_urls" for severity in Severity), mode="before"
+    )(_urls_apart)
 
     @field_validator("store")
     @classmethod
@@ -157,8 +183,12 @@ class Settings(BaseSettings):
 
     def guard(self) -> AsyncSendGuard:
         """A guard as told. Raises ConfigError naming what it does not take."""
+        return self.guard_of(AsyncSendGuard)
+
+    def guard_of(self, kind: type[AnyGuard]) -> AnyGuard:
+        """As `guard`, of either kind."""
         try:
-            return AsyncSendGuard(
+            return kind(
                 self.store.get_secret_value(),
                 pool=self.pool,
                 policy=self.policy.policy(),
@@ -170,6 +200,28 @@ class Settings(BaseSettings):
             )
         except ValueError as error:
             raise ConfigError([str(error)]) from None
+
+    def alerter(self, guard: AsyncSendGuard) -> AsyncAlerter | None:
+        """What tells people of lines, not started; None where no URL is set. Raises ConfigError naming the setting."""
+        own = {severity: getattr(self, f"alert_{severity.value}_urls") for severity in Severity}
+        if not self.alert_urls and not any(own.values()):
+            return None
+        rules: dict[Severity | str, Rule] = {
+            severity: Rule(None if urls is None else _shown(urls), quiet=self.alert_quiet)
+            for severity, urls in own.items()
+        }
+        try:
+            return guard.alerter(_shown(self.alert_urls), rules=rules, name="sidecar")
+        except ValueError as error:
+            raise ConfigError([re.sub(r"^(?:rules\['(\w+)'\]\.)?urls", _setting, str(error))]) from None
+
+
+def _shown(secrets: list[SecretStr]) -> list[str]:
+    return [secret.get_secret_value() for secret in secrets]
+
+
+def _setting(argument: re.Match[str]) -> str:
+    return f"alert_{argument[1]}_urls" if argument[1] else "alert_urls"
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,11 +5,14 @@
 ...     sim.flip("+12025550101", status="FLAGGED")
 """
 
+from .audits import AuditKnobs, AuditRecord
 from .health import HealthModel
 from .model import Delivery, DeliveryKnobs, Event, Faults, SentRecord, SimulatedLine, Subscription
 from .server import Simulator
 
 __all__ = [
+    "AuditKnobs",
+    "AuditRecord",
     "Delivery",
     "DeliveryKnobs",
     "Event",

@@ -46,6 +46,8 @@ class Api:
             self._route("GET", "/phone_numbers", self.phone_numbers),
             self._route("GET", "/phonenumbers", self.phone_numbers),
             self._route("GET", "/available_number", self.available_number),
+            self._route("POST", "/phone_numbers/{number}/reputation_audit", self.start_audit),
+            self._route("GET", "/phone_numbers/{number}/reputation_audit/{id}", self.read_audit),
             self._route("POST", "/chats", self.create_chat, sends=True),
             self._route("GET", "/chats/{id}", self.get_chat),
             self._route("POST", "/chats/{id}/messages", self.send_message, sends=True),
@@ -140,6 +142,18 @@ class Api:
             line.used = self.account.next_order()
         vcf_url = f"https://cdn.linqapp.com/vcf/{line.number[1:]}.vcf?X-Amz-Expires=3600"
         return JSONResponse({"phone_number": line.number, "vcf_url": vcf_url})
+
+    async def start_audit(self, request: Request) -> Response:
+        with self.lock:
+            line = self.account.lines.get(request.path_params["number"])
+            if line is None:
+                raise ApiError(403, 2006, "The number is not assigned to this account")
+            return JSONResponse(self.account.audits.start(line, time.time()), 202)
+
+    async def read_audit(self, request: Request) -> Response:
+        number, audit_id = request.path_params["number"], request.path_params["id"]
+        with self.lock:
+            return JSONResponse(self.account.audits.read(number, audit_id, time.time()))
 
     async def get_chat(self, request: Request) -> Response:
         with self.lock:

@@ -19,6 +19,7 @@ import uvicorn
 from sendguard.models import Health, LineStatus
 
 from .app import BASE_PATH, Api
+from .audits import AuditRecord
 from .delivery import Deliverer
 from .health import HealthModel
 from .model import (
@@ -57,7 +58,7 @@ class Simulator:
     lines: the account's numbers, E.164. line_types: those that are not "iMessage". webhook_secret: signs what goes to
     in-process subscriptions that name no secret; made up if absent. health_model: None leaves lines to the knobs.
     generation, webhook_generation: which fields polls and webhooks carry (see linq/FACTS.md); may be set at any time.
-    port: 0 takes a free one. seed: of the dice behind `faults` and `delivery`.
+    port: 0 takes a free one. seed: of the dice behind `faults` and `delivery`. `audit` has the knobs of audits.
 
     Use it as a context manager, or call `start` and `stop`. Every method may be called from any thread.
     """
@@ -86,6 +87,7 @@ class Simulator:
         numbers = [_number(line) for line in lines]
         self._account = Account(numbers, line_types or {}, health_model, webhook_generation, self._publish)
         dice = random.Random(f"{seed} faults")
+        self.audit = self._account.audits.knobs
         self._api = Api(self._account, self._lock, self.api_key, generation, self.faults, dice)
         self._thread: threading.Thread | None = None
         self._server: _Server | None = None
@@ -237,6 +239,18 @@ class Simulator:
         """Requests that repeated an idempotency key: they got the first answer, and nothing was sent."""
         with self._lock:
             return list(self._account.replays)
+
+    @property
+    def audits(self) -> list[AuditRecord]:
+        """Every reputation audit that was started, in order."""
+        with self._lock:
+            return list(self._account.audits.started)
+
+    @property
+    def audits_refused(self) -> list[str]:
+        """The lines whose audit was refused by its cooldown, in order."""
+        with self._lock:
+            return list(self._account.audits.refused)
 
     def sends_to_flagged(self) -> list[SentRecord]:
         """The send requests, all refused, that named a line while it was FLAGGED."""

@@ -54,6 +54,44 @@ def error(failure: ApiError) -> Json:
     return {"success": False, "error": body, "trace_id": uuid.uuid4().hex}
 
 
+def audit(audit_id: str, number: str, health: Health, at: float) -> Json:
+    """A complete reputation audit."""
+    return {
+        "audit_id": audit_id,
+        "status": "complete",
+        "phone": number,
+        "generated_at": iso(at),
+        "report": {
+            "severity": health.value,
+            "primary_driver": "new_conversation_rate",
+            "drivers": [
+                {
+                    "key": "new_conversation_rate",
+                    "metric": "83 new conversations in 24 hours",
+                    "summary": "The line opens more conversations a day than is healthy.",
+                },
+                {"key": "volume_spike", "metric": "4.1 times the usual day", "summary": "Volume jumped."},
+            ],
+            "action_items": [
+                {
+                    "priority": 2,
+                    "title": "Ramp volume gradually",
+                    "detail": "Raise it over days.",
+                    "expected_impact": "medium",
+                },
+                {
+                    "priority": 1,
+                    "title": "Spread first contacts",
+                    "detail": "Open fewer than fifty a day on one line.",
+                    "expected_impact": "high",
+                },
+            ],
+            "evidence": {"unhealthy_chats": [], "opt_out_chats": []},
+            "summary_markdown": f"**{health.value}**: too many first contacts",
+        },
+    }
+
+
 def phone_number(line: SimulatedLine, generation: Generation) -> Json:
     """One entry of `GET /v3/phone_numbers`; in no generation does it carry the status."""
     entry: Json = {"id": stable_id(line.number), "phone_number": line.number}

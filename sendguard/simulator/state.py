@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from sendguard.models import Health, LineStatus
 
 from . import shapes
+from .audits import Audits
 from .health import HealthModel
 from .model import (
     ApiError,
@@ -53,6 +54,7 @@ class Account:
         self.health_model = health_model
         self.webhook_generation: WebhookGeneration = webhook_generation
         self.publish = publish
+        self.audits = Audits()
         self.chats: dict[str, Chat] = {}
         self.chat_of_message: dict[str, str] = {}
         self.opted_out: set[str] = set()

@@ -23,11 +23,11 @@ from sendguard.store.route import Hop, NotSent, Pause, Renewed, route
 from sendguard.store.scripts import Call, Command, Reply
 from sendguard.store.wire import ASKING, words
 
-_REFUSALS = ("NOOVERRIDES", "UNKNOWNLINE")
+_REFUSALS = ("NOOVERRIDES", "UNKNOWNLINE", "NOGROUP", "BUSYGROUP")
 
 
 class ScriptRefused(SendGuardError):
-    """A script answered with an error of its own. code: its first word; detail: the next one."""
+    """A script, or the server, answered with an error that a caller expects. code: its first word; detail: the next."""
 
     def __init__(self, code: str, detail: str) -> None:
         self.code, self.detail = code, detail

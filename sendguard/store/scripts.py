@@ -36,6 +36,9 @@ SETTLE = _load("settle")
 LINES = _load("lines")
 SWEEP = _load("sweep")
 LEASE = _load("lease")
+RAISE_ALERT = _load("raise_alert")
+TAKE = _load("take")
+PUT_BACK = _load("put_back")
 
 
 class Call(NamedTuple):

@@ -1,23 +1,54 @@
 -- Decide one send: which line may carry it, or why none may and when to ask again.
 --
--- KEYS: 16 recipient; 17 remembered answer (used if ARGV 22 is '1').
+-- KEYS: 16 recipient; 17 remembered answer (used if ARGV 22 is '1'); 18 decisions (stream).
 -- ARGV: 18 kind, 'in_chat' for a send into a chat that lives on `from_number`, 'sent' for one that left from there unasked
 --   and is only counted, or 'late' for one that was decided without the store, which moves no conversation; 19 from_number or ''; 20 line type ('' any, '1' iMessage, '2' RCS); 21 decision id; 22 remember;
---   23 how long the caller would wait; 24 '1' if an opt-out binds; 25... lines not to start a conversation on.
+--   23 how long the caller would wait; 24 '1' if an opt-out binds;
+--   25 '1' if the decision is recorded, '' if not, or '=' and the policy's overrides (number=limits; each) for a dry run,
+--   which writes nothing; 26... lines not to start a conversation on.
 -- Reply: allowed|line|reason|wait|status|health|new conversation|previous line|decision id|tat|cost|at. On a denial,
 --   wait is '' where waiting cannot help. An allowed decision with a wait is a slot that the caller holds: it asks again
 --   then, with the same remembered answer, and learns whether the line may still be sent on.
--- Cost: 7 to 10 commands whatever the number of lines; one HGET more for each line excluded.
+-- Record, in the stream and as a dry run's reply: the first nine fields of the reply|kind|line type|recipient's digest|
+--   what became of a remembered answer: '', 'repeated', 'confirmed' (a slot that has come) or 'void' (decided anew)|
+--   now|the first 16 lines looked at, each number,why not,wait ('' where waiting cannot help); and so on.
+-- Cost: 8 to 11 commands whatever the number of lines; one HGET more for each line excluded.
 
 local kind, from, class = ARGV[18], ARGV[19], tonumber(ARGV[20])
 local remember, patience = ARGV[22] == '1', tonumber(ARGV[23])
 local DAY, SLOT = 86400000000, 1000000
+local RECORDED, DRY, LOOKED_AT = ARGV[25] == '1', ARGV[25]:sub(1, 1) == '=', 16
+
+-- A dry run takes the same steps: of their commands only those that read are carried out.
+if DRY then
+  local reads, own = { GET = true, HGET = true, ZRANGE = true }, {}
+  for number, limits in ARGV[25]:sub(2):gmatch('([^=]*)=([^;]*);') do own[number] = limits end
+  call = function(command, key, ...)
+    if key == KEYS[14] then return own[...] or false end
+    return reads[command] and redis.call(command, key, ...)
+  end
+end
+
+local told, memory, considered, seen = '', '', {}, {}
+
+-- Note a line for the record: why it may not be sent on, or nil, and when it may.
+local function looked(number, why, at)
+  if ARGV[25] == '' or seen[number] or #considered == LOOKED_AT then return end
+  seen[number] = true
+  considered[#considered + 1] = number .. ',' .. (why or '') .. ',' .. (at >= NEVER and '' or at > now and int(at - now) or '0')
+end
+
+local function record()
+  return told .. '|' .. kind .. '|' .. ARGV[20] .. '|' .. KEYS[16]:sub(-16) .. '|' .. memory .. '|' .. NOW .. '|'
+    .. table.concat(considered, ';')
+end
 
 local function reply(allowed, line, reason, wait, starts, previous, id, tat, cost, at)
-  return (allowed and '1|' or '0|') .. (line and line.number or '') .. '|' .. reason .. '|'
+  told = (allowed and '1|' or '0|') .. (line and line.number or '') .. '|' .. reason .. '|'
     .. (wait and (wait == 0 and '0' or int(wait)) or '') .. '|'
     .. (line and status_name(line) .. '|' .. HEALTH[line.tier] or '|') .. (starts and '|1|' or '|0|')
-    .. (previous or '') .. '|' .. id .. '|' .. (cost and cost > 0 and int(tat) .. '|' .. int(cost) or '0|0') .. '|'
+    .. (previous or '') .. '|' .. id
+  return told .. '|' .. (cost and cost > 0 and int(tat) .. '|' .. int(cost) or '0|0') .. '|'
     .. (at and moment(at) or '0')
 end
 
@@ -57,9 +88,14 @@ local function replay(recipient)
   local line = read_line(number)
   if stands(line) and (given == '1' or line.changed <= taken and now - at <= SLOT) then
     if at > now then
-      if at - now > patience then return deny(line, 'throttled', at) end
+      if at - now > patience then
+        looked(number, 'throttled', at)
+        return deny(line, 'throttled', at)
+      end
+      memory = 'repeated'
       return reply(true, line, reason, at - now, starts, previous, id, tat, cost, at)
     end
+    memory = given == '1' and 'repeated' or 'confirmed'
     if given ~= '1' then
       remembered(number, reason, starts, previous, id, tat, cost, at, taken)
     end
@@ -73,6 +109,7 @@ local function replay(recipient)
     write_recipient(KEYS[16], recipient)
     call('DEL', KEYS[17])
   end
+  memory = 'void'
   return nil
 end
 
@@ -80,7 +117,7 @@ end
 -- to look; the record decides, so that an index written under another policy costs a look and never a wrong answer.
 local function choose(recipient)
   local excluded, excluded_count = {}, 0
-  for i = 25, #ARGV do
+  for i = 26, #ARGV do
     excluded[ARGV[i]] = true
     excluded_count = excluded_count + 1
   end
@@ -92,7 +129,11 @@ local function choose(recipient)
       local members = call('ZRANGE', KEYS[1 + 3 * (tier - 1) + c], '0', int(count - 1), 'WITHSCORES')
       if #members > 0 then filled = filled + 1 end
       for i = 1, #members, 2 do
-        if not excluded[members[i]] then found[#found + 1] = { members[i], tonumber(members[i + 1]) } end
+        if excluded[members[i]] then
+          looked(members[i], 'excluded', NEVER)
+        else
+          found[#found + 1] = { members[i], tonumber(members[i + 1]) }
+        end
       end
     end
     if filled > 1 then table.sort(found, function(a, b) return a[2] < b[2] end) end
@@ -105,6 +146,7 @@ local function choose(recipient)
       if best and head[2] >= best_at then break end
       local line = read_line(head[1])
       local at, why = ready_for(recipient, line, true)
+      looked(head[1], why, at)
       if not why then return line, at end
       if not best or at < best_at then best, best_at, best_why = line, at, why end
       if why ~= 'pair' and at > head[2] then save(line) end
@@ -115,7 +157,9 @@ local function choose(recipient)
     for _, number in ipairs(call('ZRANGE', KEYS[10 + c], '0', int(excluded_count))) do
       if not excluded[number] then
         local line = read_line(number)
-        if not best or is_flagged(line) then best, best_why = line, is_flagged(line) and 'flagged' or 'paused' end
+        local why = is_flagged(line) and 'flagged' or 'paused'
+        looked(number, why, NEVER)
+        if not best or why == 'flagged' then best, best_why = line, why end
         break
       end
     end
@@ -123,7 +167,10 @@ local function choose(recipient)
   if best then return best, NEVER, best_why end
   for tier = 1, 3 do
     local head = heads(tier, excluded_count + 1)[1]
-    if head then return read_line(head[1]), NEVER, 'new_conversations' end
+    if head then
+      looked(head[1], 'new_conversations', NEVER)
+      return read_line(head[1]), NEVER, 'new_conversations'
+    end
   end
   return nil, NEVER, 'no_lines'
 end
@@ -148,23 +195,30 @@ local function decide()
   local reason, starts = 'sticky', false
   if from ~= '' then
     line, reason = read_line(from), 'requested'
-    if not line or not (line.stands or line.assigned) then return deny(nil, 'unknown_line') end
+    if not line or not (line.stands or line.assigned) then
+      looked(from, 'unknown_line', NEVER)
+      return deny(nil, 'unknown_line')
+    end
     starts = kind ~= 'in_chat' and not recipient.windows[from]
     at, why = ready_for(recipient, line, starts)
     if starts and at < NEVER and not ARGV[13]:find(line.tier, 1, true) then at, why = NEVER, 'new_conversations' end
     if kind == 'sent' or kind == 'late' then at, why = now, nil end
+    looked(from, why, at)
   elseif home then
     line = read_line(home)
     local gone = not line or not (line.stands or line.assigned)
     if kind == 'chat' and (gone or not line.stands and is_flagged(line) and ARGV[14] == 'failover') then
       local old = line
       previous, reason, starts = home, 'failover', true
+      looked(home, gone and 'unknown_line' or 'flagged', NEVER)
       line, at, why = choose(recipient)
       if at >= NEVER and not gone then return deny(old, 'flagged') end
     elseif gone then
+      looked(home, 'unknown_line', NEVER)
       return deny(nil, 'unknown_line')
     else
       at, why = ready_for(recipient, line, false)
+      looked(home, why, at)
     end
   else
     reason, starts = 'new_conversation', true
@@ -185,4 +239,7 @@ local function decide()
   return reply(true, line, reason, at - now, starts, previous, ARGV[21], line.tat, cost, at)
 end
 
-return decide()
+local answer = decide()
+if DRY then return record() end
+if RECORDED then call('XADD', KEYS[18], 'MAXLEN', '~', '10000', '*', 'decision', record()) end
+return answer

@@ -6,7 +6,7 @@
 --   OUT: FLAGGED and paused lines, score = gravity); 14 overrides (hash); 15 meta (hash). A script's own keys follow.
 -- ARGV (all scripts): 1-6 interval and tolerance of the buckets HEALTHY, AT_RISK, CRITICAL (interval 0: unpaced);
 --   7-12 limit and window of daily_volume, new_conversations, pair; 13 tiers that may start conversations, best first;
---   14 on_flagged; 15 '1' if the policy has overrides; 16 cool_down; 17 now ('' for the server's clock).
+--   14 on_flagged; 15 '1' if the policy has overrides ('2': a dry run's, not in the store); 16 cool_down; 17 now ('' for the server's clock).
 --   A script's own arguments follow.
 
 local NEVER = 9007199254740991
@@ -162,7 +162,7 @@ local FIELD = '([^|]*)|'
 
 -- The value of the policy's argument i (1-12) for a line.
 local function limit_of(line, i)
-  if ARGV[15] == '1' then
+  if ARGV[15] ~= '0' then
     if not line.own then
       line.own = { (call('HGET', KEYS[14], line.number) or '||||||||||||'):match('^' .. string.rep(FIELD, 12)) }
     end
