@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from sendguard.logs import tell
 from sendguard.models import Line
@@ -23,6 +24,8 @@ _READ_ALL_EVERY = 30.0
 """Seconds after which all lines are read again, for what no transition tells: how much of a quota is used."""
 _FOUNDING_LOOKS = 2.0
 """How many times `refresh` an empty pool is left empty, so that every living process has told what it knows."""
+
+Run = Callable[[Call | Command], Flow[Any]]
 
 
 class Keeper:
@@ -40,6 +43,7 @@ class Keeper:
         self.suspect = False
         self._protocol, self._clock = protocol, clock
         self._last, self._read_at = "0", 0.0
+        self._begun = self._applied = 0
 
     def _now(self) -> float | None:
         return None if self._clock is None else self._clock()
@@ -49,67 +53,54 @@ class Keeper:
         """Seconds for which a pool that a poll finds empty is left so."""
         return 0.0 if self.refresh is None else _FOUNDING_LOOKS * self.refresh
 
-    def look(self, run: Callable[[Call | Command], Flow[object]], *, patient: bool) -> Flow[None]:
+    def look(self, run: Run, *, patient: bool) -> Flow[None]:
         """Take in what changed since the last look; where the store forgot something, tell it again first.
 
-        patient: whether each part may take the guard's timeout anew. Raises StoreUnavailable.
+        patient: whether each part may take the guard's timeout anew. Of two looks at once, the one begun later counts.
+        Raises StoreUnavailable.
         """
-        self.suspect = True
-        reply = yield from run(self._protocol.transitions_from(self._last, _LINES_PER_CALL + 1))
-        seen = transitions_of(reply)  # type: ignore[arg-type]
-        broken = self._last != "0" and (not seen or seen[0].transition_id != self._last)
-        if broken and self.lines:
+        self.suspect, self._begun = True, self._begun + 1
+        turn, lines, last, now = self._begun, self.lines, self._last, time.monotonic()
+        seen = transitions_of((yield from run(self._protocol.transitions_from(last, _LINES_PER_CALL + 1))))
+        broken = last != "0" and (not seen or seen[0].transition_id != last)
+        if broken and lines:
             text = "the store has lost what it knew; telling it of %d lines again"
-            tell(
-                logging.WARNING, "store_forgot", text, len(self.lines), pool=self._protocol.pool, lines=len(self.lines)
-            )
-            yield from self._restore(run, patient)
-        now = time.monotonic()
-        if broken or len(seen) > _LINES_PER_CALL or now - self._read_at > _READ_ALL_EVERY or not self.lines:
-            yield from self._read_all(run, patient)
-            self._read_at = now
+            tell(logging.WARNING, "store_forgot", text, len(lines), pool=self._protocol.pool, lines=len(lines))
+            yield from self._restore(run, list(lines.values()), patient)
+        whole = broken or len(seen) > _LINES_PER_CALL or now - self._read_at > _READ_ALL_EVERY or not lines
+        if whole:
+            last = yield from self._newest(run, patient)
+            lines = yield from self._read(run, texts((yield from run(self._protocol.numbers()))), patient)
         else:
-            yield from self._read(run, {each.change.number for each in seen[1:]}, patient)
-            if seen:
-                self._last = seen[-1].transition_id
-        self.looked_at, self.suspect = now, False
+            changed = {each.change.number for each in seen[1:]}
+            found = yield from self._read(run, changed, patient)
+            lines = {number: line for number, line in lines.items() if number not in changed} | found
+            last = seen[-1].transition_id if seen else last
+        if turn > self._applied:
+            self._applied, self.lines, self._last = turn, lines, last
+            self._read_at = now if whole else self._read_at
+            self.looked_at, self.suspect = now, False
 
-    def _restore(self, run: Callable[[Call | Command], Flow[object]], patient: bool) -> Flow[None]:
-        lines = list(self.lines.values())
+    def _restore(self, run: Run, lines: list[Line], patient: bool) -> Flow[None]:
         for i in range(0, len(lines), _LINES_PER_CALL):
             if patient:
                 yield Renew()
             yield from run(self._protocol.restore(lines[i : i + _LINES_PER_CALL], self._now()))
 
-    def _read_all(self, run: Callable[[Call | Command], Flow[object]], patient: bool) -> Flow[None]:
+    def _newest(self, run: Run, patient: bool) -> Flow[str]:
+        """The id of the last transition, "0" if there is none; and how far the store's clock is from ours."""
         if patient:
             yield Renew()
-        reply = yield from run(self._protocol.last_transition())
-        newest = transitions_of(reply)  # type: ignore[arg-type]
+        newest = transitions_of((yield from run(self._protocol.last_transition())))
         here = time.time()
-        self.offset = server_time((yield from run(Command(("TIME",))))) - here  # type: ignore[arg-type]
-        numbers = texts((yield from run(self._protocol.numbers())))  # type: ignore[arg-type]
-        kept: dict[str, Line] = {}
-        yield from self._read(run, numbers, patient, kept)
-        self.lines = kept
-        self._last = newest[-1].transition_id if newest else "0"
+        self.offset = server_time((yield from run(Command(("TIME",))))) - here
+        return newest[-1].transition_id if newest else "0"
 
-    def _read(
-        self,
-        run: Callable[[Call | Command], Flow[object]],
-        numbers: Iterable[str],
-        patient: bool,
-        into: dict[str, Line] | None = None,
-    ) -> Flow[None]:
-        wanted = list(numbers)
+    def _read(self, run: Run, numbers: Iterable[str], patient: bool) -> Flow[dict[str, Line]]:
+        wanted, found = list(numbers), dict[str, Line]()
         for i in range(0, len(wanted), _LINES_PER_CALL):
             if patient:
                 yield Renew()
-            batch = wanted[i : i + _LINES_PER_CALL]
-            rows = yield from run(self._protocol.lines(batch, self._now()))
-            found = {line.number: line for line in map(line_of, rows)}  # type: ignore[call-overload]
-            if into is None:
-                gone = {number: self.lines[number] for number in self.lines if number not in batch}
-                self.lines = {**gone, **found}
-            else:
-                into.update(found)
+            rows = yield from run(self._protocol.lines(wanted[i : i + _LINES_PER_CALL], self._now()))
+            found |= {line.number: line for line in map(line_of, rows)}
+        return found

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import redis
 from standardwebhooks import Webhook
 
 PAYLOADS = Path(__file__).parent / "payloads"
@@ -57,3 +58,12 @@ def older_headers(body: bytes, at: float, secret: str = SECRET, event: str = "")
 
 def iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def raw_client(guard: Any) -> Any:
+    """A plain client of the store that a guard was given by URL."""
+    store = guard._store
+    if store._client is not None:
+        return store._client
+    where = store._connector._kwargs
+    return redis.Redis(host=where["host"], port=where["port"])

@@ -28,7 +28,7 @@ from sendguard.simulator import Simulator
 from tests.conftest import Server
 from tests.inbox import Inbox, Process, settled
 from tests.serving import Served
-from tests.support import SECRET, ManualClock, iso, payload, standard_headers, wait_until
+from tests.support import SECRET, ManualClock, iso, payload, raw_client, standard_headers, wait_until
 
 A, B, C, D, E = (f"+1202555010{index}" for index in range(1, 6))
 MINUTE, DAY = 60.0, 86_400.0
@@ -318,8 +318,8 @@ def test_a_lost_store_is_heard_again(new_guard: Callable[..., SendGuard]) -> Non
     alerts: list[Alert] = []
     alerter = guard.alerter(callbacks=[alerts.append])
     work(alerter)
-    for key in guard._store._client.keys(f"sendguard:{{{guard.pool}}}:*"):
-        guard._store._client.delete(key)
+    for key in raw_client(guard).keys(f"sendguard:{{{guard.pool}}}:*"):
+        raw_client(guard).delete(key)
     guard.observe(A, status="FLAGGED")
     work(alerter)
     assert told(alerts) == [("page", f"{A} is FLAGGED")]
@@ -339,7 +339,7 @@ def test_strange_entries_of_the_stream_stop_nothing(guard: SendGuard) -> None:
     alerts: list[Alert] = []
     alerter = guard.alerter(callbacks=[alerts.append])
     work(alerter)
-    guard._store._client.xadd(guard._flows.protocol.key("transitions"), {"what": "ever"})
+    raw_client(guard).xadd(guard._flows.protocol.key("transitions"), {"what": "ever"})
     guard.observe(A, status="FLAGGED")
     work(alerter)
     assert len(alerts) == 1
@@ -468,7 +468,7 @@ def test_no_secret_of_a_url_is_logged(
     assert "urls[1] (json) failed (connection error)" in caplog.text
     out = capfd.readouterr()
     assert "hush" not in caplog.text + out.out + out.err + repr(alerter._flows._plan)
-    keys = guard._store._client.keys(f"sendguard:{{{guard.pool}}}:*")
+    keys = raw_client(guard).keys(f"sendguard:{{{guard.pool}}}:*")
     assert b"hush" not in b" ".join(keys)
 
 
@@ -943,7 +943,7 @@ def test_what_the_store_keeps_of_alerts_goes_away(guard: SendGuard) -> None:
     work(alerter)
     guard.observe(A, status="FLAGGED")
     work(alerter)
-    client: redis.Redis = guard._store._client
+    client: redis.Redis = raw_client(guard)
     left = [key for key in client.keys(f"sendguard:{{{guard.pool}}}:alerts:*") if b":alert:" in key]
     assert left
     assert all(0 < client.ttl(key) <= 7 * DAY for key in left)

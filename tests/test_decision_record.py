@@ -273,16 +273,16 @@ def test_the_async_guard_reads_the_same(valkey: Server, pool: str) -> None:
 
 def test_a_record_is_written_in_the_decisions_own_round_trip(valkey: Server, pool: str) -> None:
     calls: list[str] = []
-    with SendGuard(valkey.url, pool=pool, timeout=5) as guard:
+    with SendGuard(valkey.url, pool=pool, timeout=5, refresh=None) as guard:
         add(guard, A)
         guard.decide(PERSON)
-        perform = guard._perform
+        run = guard._store.run
 
-        def counting(step: Any) -> Any:
-            calls.append(step.script.name if isinstance(step, Call) else str(step))
-            return perform(step)
+        def counting(call: Any, *rest: Any) -> Any:
+            calls.append(call.script.name if isinstance(call, Call) else str(call))
+            return run(call, *rest)
 
-        guard._perform = counting  # type: ignore[method-assign]
+        guard._store.run = counting  # type: ignore[method-assign]
         guard.decide(PERSON)
     assert calls == ["decide"]
 

@@ -26,8 +26,7 @@ from sendguard.middleware.webhooks import webhook_response
 from sendguard.sidecar.app import create_app
 from sendguard.sidecar.settings import Settings
 from sendguard.simulator import Simulator
-from tests.conftest import Server, valkey_binary
-from tests.conftest import _answers as answers
+from tests.servers import Server, valkey_binary
 from tests.serving import Served
 from tests.support import OTHER_SECRET, SECRET, ManualClock, payload, standard_headers, wait_until
 
@@ -140,7 +139,7 @@ def test_a_store_that_dies_and_comes_back(
     tmp_path: Path, pool: str, records: Callable[..., list[Any]], asynchronous: bool
 ) -> None:
     store, clock = Server(valkey_binary(), tmp_path), ManualClock(1000.0)
-    guard: Any = (AsyncSendGuard if asynchronous else SendGuard)(store.url, pool=pool, timeout=5.0)
+    guard: Any = (AsyncSendGuard if asynchronous else SendGuard)(store.url, pool=pool, timeout=5.0, refresh=None)
     guard._flows._outages = Outages(pool, clock)
 
     async def ask() -> str:
@@ -149,10 +148,9 @@ def test_a_store_that_dies_and_comes_back(
 
     async def live() -> None:
         assert await ask() == "no_lines"
-        store.stop()
+        store.kill()
         assert [await ask() for _ in range(5)] == ["store_unavailable"] * 5
-        store.process = subprocess.Popen(store.process.args, stdout=subprocess.DEVNULL)
-        wait_until(lambda: answers(store.url))
+        store.start()
         while await ask() != "no_lines":  # a connection that was idle may break only now
             pass
         clock.advance(2)

@@ -99,7 +99,7 @@ def test_slots_that_waiters_hold_are_taken(new_guard: Callable[..., SendGuard]) 
     guard.observe(LINE, status="ACTIVE", health="AT_RISK")
     for person in range(3):
         request = Request.of(f"+1415555000{person}", "chat", None, (), None, None)
-        guard._perform(next(guard._flows.choose(request, 5000)))  # the slot is taken; nobody waits for it here
+        guard._store.run(next(guard._flows.choose(request, 5000)))  # the slot is taken; nobody waits for it here
     assert guard.lines()[0].tokens == 0
 
 

@@ -96,7 +96,7 @@ def test_it_is_the_child_of_what_is_current_and_current_itself(
 ) -> None:
     inside: list[Any] = []
     run = guard._store.run
-    monkeypatch.setattr(guard._store, "run", lambda call: (inside.append(trace.get_current_span()), run(call))[1])
+    monkeypatch.setattr(guard._store, "run", lambda *call: (inside.append(trace.get_current_span()), run(*call))[1])
     with trace.get_tracer("app").start_as_current_span("request") as outer:
         guard.decide(PERSON)
         assert trace.get_current_span() is outer
@@ -169,7 +169,7 @@ def test_a_store_that_fails_is_an_error(exporter: InMemorySpanExporter) -> None:
 def test_an_error_of_somebody_elses_is_told_by_its_name_alone(
     guard: SendGuard, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError(f"cannot send to {PERSON}")
 
     monkeypatch.setattr(guard._store, "run", fail)
