@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sendguard.sidecar.settings import Settings
 from tests import scene
 from tests.browser import Browser, chromium
 from tests.conftest import Server, valkey_binary
-from tests.serving import Served
+from tests.serving import Served, serving
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 
@@ -46,19 +47,18 @@ def _shot(browser: Browser, url: str, name: str, lines: int, then: Callable[[], 
 
 def _small(png: bytes) -> Image.Image:
     """With a palette, which such flat pictures lose nothing by."""
-    return Image.open(BytesIO(png)).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    picture = Image.open(BytesIO(png)).convert("RGB")
+    return picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
 
 
-def _serve(store: str, pool: str) -> tuple[Served, Callable[[], None]]:
-    app = create_app(Settings(store=store, pool=pool, poll_interval=0, timeout=5.0))
-    return Served(app), app.state.feed.close
+def _serve(store: str, pool: str) -> AbstractContextManager[Served]:
+    return serving(create_app(Settings(store=store, pool=pool, poll_interval=0, timeout=5.0)))
 
 
 def _everyday(browser: Browser, store: str) -> None:
     with SendGuard(store, pool="production", timeout=5.0) as guard:
         _a_bad_day(guard, store)
-    served, close = _serve(store, "production")
-    with served:
+    with _serve(store, "production") as served:
         browser.size(1360, 1060)
         browser.colours("light")
         _shot(browser, served.url, "page-light.png", 14)
@@ -71,7 +71,6 @@ def _everyday(browser: Browser, store: str) -> None:
         )
         browser.size(390, 1400)
         _shot(browser, served.url, "page-narrow.png", 14)
-        close()
 
 
 def _many(browser: Browser, store: str) -> None:
@@ -81,11 +80,9 @@ def _many(browser: Browser, store: str) -> None:
         scene.send(guard, recipients=4000, sends=5000)
         with redis.Redis.from_url(store) as client:
             scene.spread_over_the_hour(client, guard.pool)
-    served, close = _serve(store, "thousand")
-    with served:
+    with _serve(store, "thousand") as served:
         browser.size(1360, 1060)
         _shot(browser, served.url, "page-1000-lines.png", 1000)
-        close()
 
 
 def main() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from tests.support import wait_until
 
@@ -36,3 +39,13 @@ class Served:
         self._server.should_exit = True
         self._thread.join()
         self._listener.close()
+
+
+@contextmanager
+def serving(app: FastAPI, port: int = 0) -> Iterator[Served]:
+    """A sidecar, whose streams end when it does, and would otherwise be waited for."""
+    with Served(app, port) as served:
+        try:
+            yield served
+        finally:
+            app.state.feed.close()

@@ -28,7 +28,7 @@ from sendguard.sidecar.service import Service
 from sendguard.sidecar.settings import Settings
 from tests import scene
 from tests.conftest import Server, _free_port
-from tests.serving import Served
+from tests.serving import serving
 from tests.support import wait_until
 
 LINE, OTHER = scene.number(100), scene.number(101)
@@ -50,7 +50,7 @@ def start(valkey: Server, pool: str) -> Iterator[Start]:
             app = create_app(
                 Settings(**{"store": valkey.url, "pool": pool, "timeout": 5.0, "poll_interval": 0, **options})
             )
-            server = stack.enter_context(Served(app))
+            server = stack.enter_context(serving(app))
             client = stack.enter_context(httpx.Client(base_url=server.url, timeout=30))
             client.app = app  # type: ignore[attr-defined]
             return client

@@ -30,7 +30,7 @@ from sendguard.sidecar.settings import Settings
 from tests import scene
 from tests.browser import Browser, chromium
 from tests.conftest import Server, valkey_binary
-from tests.serving import Served
+from tests.serving import Served, serving
 from tests.support import SECRET, iso, payload, standard_headers, wait_until
 
 LINE, OTHER, THIRD = (scene.number(100 + i) for i in range(3))
@@ -108,9 +108,7 @@ def serve(browser: Browser, valkey: Server, pool: str) -> Iterator[Callable[...,
         def serve(port: int = 0, **options: Any) -> Open:
             fields = {"store": valkey.url, "pool": pool, "timeout": 5.0, "webhook_secret": [SECRET], "poll_interval": 0}
             app = create_app(Settings(**{**fields, **options}))
-            served = stack.enter_context(Served(app, port))
-            stack.callback(app.state.feed.close)
-            return Open(browser, served, app.state.feed)
+            return Open(browser, stack.enter_context(serving(app, port)), app.state.feed)
 
         yield serve
 
@@ -323,24 +321,21 @@ def test_a_stream_that_is_cut_says_so_and_comes_back(
     scene.add_lines(guard, 2)
     settings = Settings(store=valkey.url, pool=pool, timeout=5.0, poll_interval=0)
     app = create_app(settings)
-    with Served(app) as served:
+    with serving(app) as served:
         page = Open(browser, served, app.state.feed).load().live(2)
         browser.js("window.mark = true")
-        app.state.feed.close()
     browser.until(lambda: page.state() == "Cut off")
     assert "The connection to the sidecar is cut. What stands here is of " in browser.text("#banner-text")
     assert LINE in page.row(LINE)
     browser.until(lambda: "Trying again in" in browser.text("#banner-wait"))
     guard.observe(OTHER, status="FLAGGED")
     again = create_app(settings)
-    with Served(again, int(page.url.rpartition(":")[2])):
+    with serving(again, int(page.url.rpartition(":")[2])):
         browser.one("#retry").click()
         page.live(2)
         assert "FLAGGED" in page.row(OTHER)
         assert not browser.one("#banner").is_displayed()
         assert browser.js("return window.mark")
-        browser.driver.get("about:blank")
-        again.state.feed.close()
 
 
 def test_it_comes_back_by_itself(page: Open) -> None:

@@ -126,13 +126,13 @@ def test_the_policy_table_is_the_policy() -> None:
 
 def test_every_command_and_file_that_is_named_exists() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    pages = [README, *(page.read_text("utf-8") for page in (ROOT / "docs").glob("*.md"))]
-    for page in pages:
-        for target in re.findall(r"`make (\w+)`", page):
+    pages = {page: page.read_text("utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+    for page, text in pages.items():
+        for target in re.findall(r"`make (\w+)`", text):
             assert f"\n{target}:" in makefile, target
-        for link in re.findall(r"\]\(((?!http)[^)#]+)\)", page):
-            assert (ROOT / link).exists(), link
-    extras = re.findall(r"sendguard\[(\w+)\]", "".join(pages))
+        for link in re.findall(r"\]\(((?!http)[^)#]+)\)", text):
+            assert (page.parent / link).exists(), link
+    extras = re.findall(r"sendguard\[(\w+)\]", "".join(pages.values()))
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     assert extras
     assert all(f"\n{extra} = [" in project for extra in extras)
