@@ -17,7 +17,7 @@ from sendguard.sidecar.app import create_app
 from sendguard.sidecar.settings import Settings
 from tests import scene
 from tests.browser import Browser, chromium
-from tests.conftest import Server, valkey_binary
+from tests.servers import Server, valkey_binary
 from tests.serving import Served, serving
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"

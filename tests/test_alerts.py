@@ -25,8 +25,8 @@ from sendguard.models import Health, LineStatus
 from sendguard.sidecar.app import create_app
 from sendguard.sidecar.settings import ConfigError, Settings
 from sendguard.simulator import Simulator
-from tests.conftest import Server
 from tests.inbox import Inbox, Process, settled
+from tests.servers import Server
 from tests.serving import Served
 from tests.support import SECRET, ManualClock, iso, payload, raw_client, standard_headers, wait_until
 

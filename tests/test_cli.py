@@ -34,7 +34,7 @@ from sendguard.linq.subscriptions import EVENTS, checked_target
 from sendguard.middleware.webhooks import WebhookApp
 from sendguard.sidecar.models import LineBody
 from sendguard.simulator import Simulator
-from tests.conftest import Server, valkey_binary
+from tests.servers import Server, valkey_binary
 from tests.serving import Served
 from tests.support import SECRET, standard_headers, wait_until
 from tests.support import payload as payload_named

@@ -25,7 +25,7 @@ from sendguard import (
 from sendguard.request import Request
 from sendguard.store.scripts import Call, Command
 from sendguard.store.wire import words
-from tests.conftest import Server
+from tests.servers import Server
 from tests.support import ManualClock
 
 A, B, C, D = (f"+1202555010{i}" for i in range(1, 5))

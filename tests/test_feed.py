@@ -27,7 +27,7 @@ from sendguard.sidecar.page.minutes import Minutes
 from sendguard.sidecar.service import Service
 from sendguard.sidecar.settings import Settings
 from tests import scene
-from tests.conftest import Server, _free_port
+from tests.servers import Server, free_port
 from tests.serving import serving
 from tests.support import wait_until
 
@@ -296,7 +296,7 @@ def test_so_many_may_watch_at_once(start: Start, monkeypatch: pytest.MonkeyPatch
 
 
 def test_sigterm_does_not_wait_for_who_watches(valkey: Server, pool: str) -> None:
-    port = _free_port()
+    port = free_port()
     environment = {"SENDGUARD_STORE": valkey.url, "SENDGUARD_POOL": pool, "SENDGUARD_POLL_INTERVAL": "0"}
     command = [sys.executable, "-c", "from sendguard.cli import main; main()", "serve", "--port", str(port)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)

@@ -7,7 +7,6 @@ import asyncio
 import json
 import logging
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from sendguard.sidecar.settings import Settings
 from sendguard.simulator import Simulator
 from tests.servers import Server, valkey_binary
 from tests.serving import Served
-from tests.support import OTHER_SECRET, SECRET, ManualClock, payload, standard_headers, wait_until
+from tests.support import OTHER_SECRET, SECRET, ManualClock, payload, standard_headers
 
 ROOT = Path(__file__).parent.parent
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}

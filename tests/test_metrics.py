@@ -28,7 +28,7 @@ from sendguard.sidecar.app import create_app
 from sendguard.sidecar.models import LineBody
 from sendguard.sidecar.settings import Settings
 from sendguard.simulator import Simulator
-from tests.conftest import Server, valkey_binary
+from tests.servers import Server, valkey_binary
 from tests.serving import Served
 from tests.support import OTHER_SECRET, SECRET, ManualClock, payload, standard_headers, wait_until
 

@@ -29,7 +29,7 @@ from sendguard.sidecar.page.feed import Feed
 from sendguard.sidecar.settings import Settings
 from tests import scene
 from tests.browser import Browser, chromium
-from tests.conftest import Server, valkey_binary
+from tests.servers import Server, valkey_binary
 from tests.serving import Served, serving
 from tests.support import SECRET, iso, payload, standard_headers, wait_until
 

@@ -28,7 +28,7 @@ from sendguard import (
     tracing,
 )
 from sendguard.simulator import Simulator
-from tests.conftest import Server
+from tests.servers import Server
 from tests.support import SECRET, ManualClock, payload, standard_headers
 
 LINE, PERSON, ANN = "+12025550101", "+14155550123", "ann@example.com"
