@@ -386,10 +386,11 @@ class Flows:
         """Tell the metrics how the pool stands, or that the store does not answer."""
         if self.watch is None or self.watch.metrics is None:
             raise ValueError("metrics must be given to a guard that is measured")
+        since = None if self.degraded is None else self.degraded.since
         try:
-            self.watch.stand((yield from self.lines()), (yield from self.now()), (yield from self.poll_age()))
+            self.watch.stand((yield from self.lines()), (yield from self.now()), (yield from self.poll_age()), since)
         except StoreUnavailable:
-            self.watch.stand(None)
+            self.watch.stand(None, degraded_since=since)
 
     def _give_back(self, token: str, ttl: float, interval: float) -> Flow[None]:
         call = self.protocol.lease(token, ttl=ttl, interval=interval, give_back=True, now=self._now())

@@ -62,12 +62,18 @@ class Keeper:
         self.suspect, self._begun = True, self._begun + 1
         turn, lines, last, now = self._begun, self.lines, self._last, time.monotonic()
         seen = transitions_of((yield from run(self._protocol.transitions_from(last, _LINES_PER_CALL + 1))))
-        broken = last != "0" and (not seen or seen[0].transition_id != last)
+        if last != "0":
+            broken = not seen or seen[0].transition_id != last
+        else:  # nothing to hold the stream against yet
+            known = texts((yield from run(self._protocol.numbers()))) if lines else []
+            broken = not lines.keys() <= set(known)
         if broken and lines:
             text = "the store has lost what it knew; telling it of %d lines again"
             tell(logging.WARNING, "store_forgot", text, len(lines), pool=self._protocol.pool, lines=len(lines))
             yield from self._restore(run, list(lines.values()), patient)
-        whole = broken or len(seen) > _LINES_PER_CALL or now - self._read_at > _READ_ALL_EVERY or not lines
+        whole = (
+            last == "0" or broken or len(seen) > _LINES_PER_CALL or now - self._read_at > _READ_ALL_EVERY or not lines
+        )
         if whole:
             last = yield from self._newest(run, patient)
             lines = yield from self._read(run, texts((yield from run(self._protocol.numbers()))), patient)

@@ -43,6 +43,7 @@ class _Standing:
     lines: Sequence[Line] | None
     now: float
     poll_age: float | None
+    degraded_since: float | None = None
 
 
 class Metrics:
@@ -131,13 +132,20 @@ class PoolMetrics:
         """Count one call that the store did not answer."""
         self._store_errors.inc()
 
-    def stand(self, lines: Sequence[Line] | None, now: float = 0.0, poll_age: float | None = None) -> None:
+    def stand(
+        self,
+        lines: Sequence[Line] | None,
+        now: float = 0.0,
+        poll_age: float | None = None,
+        degraded_since: float | None = None,
+    ) -> None:
         """Set how the pool stands now.
 
         lines: None where the store did not answer. now: Unix seconds of the store's clock. poll_age: seconds since the
-        last poll of any process of the fleet; None if there was none.
+        last poll of any process of the fleet; None if there was none. degraded_since: Unix seconds since which this
+        process decides without the store; None while it does not.
         """
-        self._stand(_Standing(lines, now, poll_age))
+        self._stand(_Standing(lines, now, poll_age, degraded_since))
 
 
 class _Standings(Collector):
@@ -156,9 +164,10 @@ class _Standings(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The families, with what is known of each pool."""
-        up, lines, tokens, observation_age, poll_age = gauges = _gauges()
+        up, degraded, lines, tokens, observation_age, poll_age = gauges = _gauges()
         for pool, standing in list(self._pools.items()):
             up.add_metric([pool], float(standing.lines is not None))
+            degraded.add_metric([pool], standing.degraded_since or 0.0)
             for status, health, count in _counts(standing.lines):
                 lines.add_metric([pool, status, health], count)
             for line in standing.lines or ():
@@ -172,6 +181,11 @@ class _Standings(Collector):
 def _gauges() -> tuple[GaugeMetricFamily, ...]:
     return (
         GaugeMetricFamily("sendguard_store_up", "1 if the store answered when last asked.", labels=["pool"]),
+        GaugeMetricFamily(
+            "sendguard_degraded_since_seconds",
+            "Unix seconds since which this process decides without the store; 0 while it does not.",
+            labels=["pool"],
+        ),
         GaugeMetricFamily(
             "sendguard_lines",
             "Lines by status and health; NaN while the store does not answer.",

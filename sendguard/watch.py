@@ -81,7 +81,13 @@ class Watch:
         if self._counts is not None:
             self._counts.store_failed()
 
-    def stand(self, lines: Sequence[Line] | None, now: float = 0.0, poll_age: float | None = None) -> None:
+    def stand(
+        self,
+        lines: Sequence[Line] | None,
+        now: float = 0.0,
+        poll_age: float | None = None,
+        degraded_since: float | None = None,
+    ) -> None:
         """How the pool stands, as `PoolMetrics.stand` takes it."""
         if self._counts is not None:
-            self._counts.stand(lines, now, poll_age)
+            self._counts.stand(lines, now, poll_age, degraded_since)

@@ -36,7 +36,7 @@ from sendguard.sidecar.models import LineBody
 from sendguard.simulator import Simulator
 from tests.servers import Server, valkey_binary
 from tests.serving import Served
-from tests.support import SECRET, standard_headers, wait_until
+from tests.support import SECRET, raw_client, standard_headers, wait_until
 from tests.support import payload as payload_named
 
 A, B, C = (f"+1202555010{i}" for i in range(1, 4))
@@ -661,7 +661,7 @@ def healthy(guard: SendGuard, linq: Simulator, monkeypatch: pytest.MonkeyPatch) 
 
 def hear(guard: SendGuard) -> None:
     body = json.dumps({**payload_named("message.sent"), "event_id": os.urandom(8).hex()}).encode()
-    with SendGuard(guard._store._client, pool=guard.pool, webhook_secret=SECRET) as taking:
+    with SendGuard(raw_client(guard), pool=guard.pool, webhook_secret=SECRET) as taking:
         taking.handle_webhook(body, standard_headers(body, time.time()))
 
 
@@ -726,7 +726,7 @@ def test_the_doctor_reads_the_subscription(linq: Simulator) -> None:
 @pytest.mark.usefixtures("healthy")
 def test_the_doctor_knows_stale_news(guard: SendGuard) -> None:
     meta = f"sendguard:{{{guard.pool}}}:meta"
-    client = guard._store._client
+    client = raw_client(guard)
     now = time.time()
     client.hset(meta, "heard_at", int((now - 90_000) * 1e6))
     client.hset(meta, "polled_at", int((now - 170) * 1e6))

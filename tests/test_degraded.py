@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from sendguard import AsyncSendGuard, Health, Outcome, Policy, Quota, Reason, SendGuard, StoreUnavailable, TokenBucket
 from sendguard.degraded import shared
+from sendguard.metrics import Metrics
 from tests.servers import Server, valkey_binary
 from tests.support import SECRET, iso, payload, standard_headers, wait_until
 
@@ -59,6 +61,24 @@ def lose(server: Server, guard: SendGuard) -> None:
     server.pause()
     assert guard.decide(person(9999), from_number=A).allowed
     assert guard.degraded_since is not None
+
+
+def test_metrics_and_state_say_since_when(server: Server, guard: SendGuard) -> None:
+    registry = CollectorRegistry()
+    name, labels = "sendguard_degraded_since_seconds", {"pool": "p"}
+    with SendGuard(server.url, pool="p", policy=POLICY, refresh=0.1, metrics=Metrics(registry)) as other:
+        other.measure()
+        assert registry.get_sample_value(name, labels) == 0
+        lose(server, other)
+        other.measure()
+        since = registry.get_sample_value(name, labels)
+        assert since is not None
+        assert since == other.degraded_since
+        assert abs(since - time.time()) < 10
+        bring_back(server, other)
+        other.measure()
+        assert registry.get_sample_value(name, labels) == 0
+    assert guard.degraded_since is None
 
 
 def bring_back(server: Server, guard: SendGuard) -> None:
@@ -175,14 +195,15 @@ def test_the_async_guard_goes_on_too(server: Server) -> None:
     async def run() -> None:
         async with AsyncSendGuard(server.url, pool="p", timeout=0.25, policy=POLICY, refresh=0.1) as guard:
             await guard.observe(A, status="ACTIVE")
-            while not guard._flows.keeper.lines:
-                await asyncio.sleep(0.01)
-            server.pause()
-            assert (await guard.decide(ANN)).from_number == A
-            assert guard.degraded_since is not None
-            server.resume()
-            while guard.degraded_since is not None:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(20):
+                while not guard._flows.keeper.lines:
+                    await asyncio.sleep(0.01)
+                server.pause()
+                assert (await guard.decide(ANN)).from_number == A
+                assert guard.degraded_since is not None
+                server.resume()
+                while guard.degraded_since is not None:
+                    await asyncio.sleep(0.01)
             assert (await guard.lines())[0].daily_volume >= 1
 
     asyncio.run(run())

@@ -156,11 +156,12 @@ def test_the_async_guard_remembers_too(server: Server) -> None:
     async def run() -> None:
         async with AsyncSendGuard(server.url, pool="p", timeout=1, refresh=LOOK) as guard:
             await guard.observe(A, status="FLAGGED")
-            while not knows(guard, A, LineStatus.FLAGGED):
-                await asyncio.sleep(0.01)
-            server.client.flushall()
-            while not await guard.lines():
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(20):
+                while not knows(guard, A, LineStatus.FLAGGED):
+                    await asyncio.sleep(0.01)
+                server.client.flushall()
+                while not await guard.lines():
+                    await asyncio.sleep(0.01)
             assert (await guard.decide(ANN)).reason is Reason.FLAGGED
 
     asyncio.run(run())

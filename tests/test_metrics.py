@@ -183,7 +183,7 @@ def test_webhooks_are_counted_by_what_became_of_them(new_guard: Any, metrics: Me
 
 
 def test_every_call_that_the_store_does_not_answer_is_an_error(metrics: Metrics) -> None:
-    guard = SendGuard(DEAD, metrics=metrics)
+    guard = SendGuard(DEAD, metrics=metrics, refresh=None)
     assert guard.decide(PERSON).reason is Reason.STORE_UNAVAILABLE
     for call in (guard.lines, guard.transitions, lambda: guard.pause(LINE), lambda: guard.dry_run(PERSON)):
         with pytest.raises(StoreUnavailable):

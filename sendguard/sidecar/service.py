@@ -122,7 +122,8 @@ class Service:
         try:
             lines, age = await self.guard.lines(), await self.poll_age()
         except StoreUnavailable:
-            return "the store is out of reach"
+            alone = self.guard.degraded_since is not None
+            return "the store is out of reach" + (": deciding without it" if alone else "")
         if not lines:
             return "no line is known yet"
         if self.poll_interval and (age is None or age > _STALE_AFTER * self.poll_interval):
