@@ -21,6 +21,7 @@ from rich.text import Text
 from sendguard.cli import show
 from sendguard.cli.session import Session, command
 from sendguard.errors import StoreUnavailable
+from sendguard.guard import SendGuard
 from sendguard.logs import LOGGER
 from sendguard.models import Change, Line
 from sendguard.store.units import NEVER
@@ -106,8 +107,9 @@ def _stands(session: Session, line: Line) -> None:
 
 def poll(session: Session) -> None:
     """Poll Linq once, and apply what it tells: health, line types, new lines and lines that are gone."""
-    with _warnings_said():
-        changes = session.guard.sync_lines()
+    session.check()
+    with _warnings_said(), session.settings.guard_of(SendGuard) as guard:  # one that heeds what others remember
+        changes = guard.sync_lines()
     for change in changes:
         print(told(change))
     print(f"{len(changes)} changes; {len(session.guard.lines())} lines")

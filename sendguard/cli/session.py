@@ -87,9 +87,13 @@ class Session:
     @cached_property
     def guard(self) -> SendGuard:
         """The guard of the pool. Raises ConfigError where the store is one that nobody else can see."""
+        self.check()
+        return self.settings.guard_of(SendGuard, refresh=None)  # over too soon to look at the pool meanwhile
+
+    def check(self) -> None:
+        """Raise ConfigError where the store is one that nobody else can see."""
         if self.settings.store.get_secret_value().startswith("memory:"):
             raise ConfigError(["store is memory:, which no other process shares; set SENDGUARD_STORE or give --store"])
-        return self.settings.guard_of(SendGuard)
 
     @cached_property
     def linq(self) -> LinqClient:

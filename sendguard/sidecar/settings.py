@@ -185,8 +185,8 @@ class Settings(BaseSettings):
         """A guard as told. Raises ConfigError naming what it does not take."""
         return self.guard_of(AsyncSendGuard)
 
-    def guard_of(self, kind: type[AnyGuard]) -> AnyGuard:
-        """As `guard`, of either kind."""
+    def guard_of(self, kind: type[AnyGuard], *, refresh: float | None = 1.0) -> AnyGuard:
+        """As `guard`, of either kind. refresh: as the guard takes it."""
         try:
             return kind(
                 self.store.get_secret_value(),
@@ -197,6 +197,7 @@ class Settings(BaseSettings):
                 api_key=None if self.api_key is None else self.api_key.get_secret_value(),
                 api_base_url=self.api_base_url,
                 timeout=self.timeout,
+                refresh=refresh,
             )
         except ValueError as error:
             raise ConfigError([str(error)]) from None

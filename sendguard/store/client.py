@@ -165,7 +165,7 @@ class Store:
                 else:
                     step = hops.send(reply)
         except StopIteration as done:
-            return done.value
+            return self._connector.read(call, done.value)
 
     def _take(self, step: Hop | Pause, expires: float) -> Reply:
         if isinstance(step, Pause):
@@ -332,7 +332,7 @@ class AsyncStore:
                 else:
                     step = hops.send(reply)
         except StopIteration as done:
-            return done.value
+            return self._connector.read(call, done.value)
 
     async def _take(self, step: Hop | Pause) -> Reply:
         if isinstance(step, Pause):

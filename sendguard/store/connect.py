@@ -15,6 +15,7 @@ from redis.sentinel import Sentinel
 
 from sendguard.store.address import Address, Target, split_slots
 from sendguard.store.route import NotSent, Primary
+from sendguard.store.scripts import Call, Command
 from sendguard.store.timed import timed
 
 CLUSTER_SLOTS = ("CLUSTER", "SLOTS")
@@ -36,7 +37,7 @@ class Connector:
         library: Any = redis.asyncio if is_async else redis
         try:
             client: Any = library.Redis.from_url(target.url) if isinstance(target, Target) else target
-            pool = client.connection_pool
+            pool, self._readers = client.connection_pool, client.response_callbacks
             retry = (AsyncRetry if is_async else Retry)(NoBackoff(), 0)
             times = {"socket_timeout": None if is_async else timeout, "socket_connect_timeout": timeout, "retry": retry}
             self._kwargs = {**pool.connection_kwargs, **times}
@@ -60,6 +61,13 @@ class Connector:
         """A new connection to a server, not yet connected."""
         where = {} if address is None else {"host": address[0], "port": address[1]}
         return self._class(**{**self._kwargs, **where})
+
+    def read(self, call: Call | Command, reply: Any) -> Any:
+        """A reply as redis-py's client gives it, which is the same in every version of the protocol."""
+        if not isinstance(call, Command):
+            return reply
+        reader = self._readers.get(call.args[0])
+        return reply if reader is None else reader(reply)
 
     def sentinel(self) -> Any:
         """redis-py's client of the Sentinels."""

@@ -45,8 +45,9 @@ def evalsha(call: Call) -> list[bytes]:
 
 
 def command(call: Command) -> list[bytes]:
-    """A plain command, in pieces to send one after the other."""
-    return [b"*%d\r\n" % len(call.args), _pack(call.args)]
+    """A plain command, in pieces to send one after the other. Its name may be two words, as `CONFIG GET`."""
+    args = (*call.args[0].split(), *call.args[1:])
+    return [b"*%d\r\n" % len(args), _pack(args)]
 
 
 def eval_source(call: Call) -> list[bytes]:
