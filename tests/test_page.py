@@ -324,6 +324,8 @@ def test_a_stream_that_is_cut_says_so_and_comes_back(
     with serving(app) as served:
         page = Open(browser, served, app.state.feed).load().live(2)
         browser.js("window.mark = true")
+        # It would try again by itself, too: not now, so that it is the button that does.
+        browser.js("const later = setTimeout; window.setTimeout = (f, ms) => later(f, ms < 15000 ? 600000 : ms)")
     browser.until(lambda: page.state() == "Cut off")
     assert "The connection to the sidecar is cut. What stands here is of " in browser.text("#banner-text")
     assert LINE in page.row(LINE)

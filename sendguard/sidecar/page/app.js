@@ -66,7 +66,7 @@ function take(frame) {
     transitions.update(frame, now());
     polled();
   }
-  turn(frame.store ? "live" : "store");
+  turn(!frame.store ? "store" : isOld() ? "stale" : "live");
 }
 
 function cut(wait, why) {
@@ -76,6 +76,11 @@ function cut(wait, why) {
 }
 
 // How fresh it is ------------------------------------------------------------------------------------------------------
+
+/** Whether nothing new was read for a while, though frames may still come. */
+function isOld() {
+  return head.at !== undefined && (performance.now() - readAt) / 1000 > Math.max(10, 4 * head.every);
+}
 
 function turn(next) {
   state = next;
@@ -107,8 +112,7 @@ function title() {
 
 /** Once a second: what changes by time alone. */
 function tick() {
-  const old = head.at !== undefined && (performance.now() - readAt) / 1000 > Math.max(10, 4 * head.every);
-  if (old && state === "live") turn("stale");
+  if (state === "live" && isOld()) turn("stale");
   if (state === "cut") say(byId("banner-wait"), `Trying again in ${span((retryAt - performance.now()) / 1000)}.`);
   else say(byId("banner-wait"), "");
   lines.tick(now());
