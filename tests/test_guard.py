@@ -172,7 +172,7 @@ def test_law_7_a_decision_is_one_round_trip(valkey: Any, pool: str) -> None:
             guard.observe(number, status="ACTIVE", health="HEALTHY")
         guard.decide(ANN)
         for connection in guard._store._idle.drain():
-                connection.disconnect()
+            connection.disconnect()
         guard.decide(ANN)
         client.config_resetstat()
         for i in range(100):
