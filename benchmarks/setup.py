@@ -57,13 +57,13 @@ def add_lines(guard: SendGuard, count: int, at: float | None = None) -> None:
 
 
 def run_piped(client: redis.Redis, calls: Iterable[Call]) -> int:
-    """Run decisions in their order, a thousand to a round trip; how many were allowed."""
+    """Run scripts in their order, a thousand to a round trip; how many decisions among them were allowed."""
     allowed, waiting = 0, 0
     pipe: Any = client.pipeline(transaction=False)
 
     def flush() -> int:
         replies: list[Any] = pipe.execute()
-        return sum(reply.startswith(b"1|") for reply in replies)
+        return sum(isinstance(reply, bytes) and reply.startswith(b"1|") for reply in replies)
 
     for call in calls:
         pipe.execute_command(*words("EVALSHA", call.script.sha, call))

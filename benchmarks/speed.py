@@ -104,10 +104,11 @@ def _all_series(urls: dict[str, str]) -> Iterator[list[Series]]:
         for server, url in urls.items():
             admin = stack.enter_context(redis.Redis.from_url(url))
             for count in LINES:
-                guard = SendGuard(url, pool=f"lines-{count}", policy=every_rule(), timeout=TIMEOUT)
+                guard = SendGuard(url, pool=f"lines-{count}", policy=every_rule(), timeout=TIMEOUT, refresh=None)
                 stack.enter_context(guard)
                 add_lines(guard, count)
-                calls = ((PING, guard._store._client.ping), *_decisions(guard))
+                client = stack.enter_context(redis.Redis.from_url(url, socket_timeout=TIMEOUT))
+                calls = ((PING, client.ping), *_decisions(guard))
                 found += [Series(server, what, count, call, admin) for what, call in calls]
         yield found
 
@@ -118,7 +119,7 @@ def _count_sent(urls: dict[str, str], series: list[Series], count: int) -> None:
         pool = redis.ConnectionPool.from_url(url, connection_class=CountingConnection)
         with redis.Redis.from_pool(pool) as client:
             for lines in LINES:
-                guard = SendGuard(client, pool=f"lines-{lines}", policy=every_rule())
+                guard = SendGuard(client, pool=f"lines-{lines}", policy=every_rule(), timeout=TIMEOUT, refresh=None)
                 for what, call in _decisions(guard):
                     call()
                     before = CountingConnection.sent

@@ -24,6 +24,7 @@ from sendguard.store.units import NEVER, limit_args, micros
 POLL_COOLDOWN_CODES = frozenset({2027, 4002})
 """Error codes after which a line rests: temporarily ineligible; the sending phone is not available."""
 
+_CHAT = re.compile(r"(\+[0-9]+)\|([\w-]{16})(\|g)?", re.ASCII)
 _POOL = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TIERS = {Health.HEALTHY: "1", Health.AT_RISK: "2", Health.CRITICAL: "3"}
 _LINE_TYPES = {None: "", "iMessage": "1", "RCS": "2"}
@@ -331,8 +332,8 @@ class Protocol:
 
     def chat_of(self, reply: bytes | str | None) -> Chat | None:
         """What is known of a chat; None if that is not all that a decision needs."""
-        line, digest, *group = fields(reply) if reply else ("", "")
-        return Chat(line, digest, bool(group)) if line and digest else None
+        found = _CHAT.fullmatch(reply.decode(errors="replace") if isinstance(reply, bytes) else reply or "")
+        return Chat(found[1], found[2], bool(found[3])) if found else None
 
     def chat_with(self, line: str, recipients: Iterable[str]) -> Chat:
         """A chat whose line and recipients are known. Raises ValueError naming `to`."""

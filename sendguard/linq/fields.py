@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 _MAX_STATE = 32
 _NOT_STATE = re.compile(r"[^A-Za-z0-9_ -]")
 _WORD = re.compile(r"[A-Za-z0-9_ -]{1,32}")
+_IDENTIFIER = re.compile(r"[!-~]{1,128}")
 _LETTER_OR_DIGIT = re.compile(r"[A-Z0-9]")
 
 
@@ -71,6 +72,11 @@ def word(value: object) -> str | None:
     return value if isinstance(value, str) and _WORD.fullmatch(value) else None
 
 
+def identifier(value: object) -> str | None:
+    """An id or a name that can be kept and logged as it is: 1 to 128 printable ASCII characters; None otherwise."""
+    return value if isinstance(value, str) and _IDENTIFIER.fullmatch(value) else None
+
+
 def state_or_object(value: object) -> str | None:
     """As `state`, of a plain value or of the `status` of an object (FACTS: webhooks carry the one, polls the other)."""
     return state(value.get("status")) if isinstance(value, dict) else state(value)
@@ -86,6 +92,7 @@ def _json_objects(value: object) -> list[dict[Any, Any]]:
 
 Text = Annotated[str | None, BeforeValidator(text)]
 Word = Annotated[str | None, BeforeValidator(word)]
+Identifier = Annotated[str | None, BeforeValidator(identifier)]
 Truth = Annotated[bool, BeforeValidator(lambda value: value is True)]
 UnixTime = Annotated[float | None, BeforeValidator(unix_time)]
 State = Annotated[str | None, BeforeValidator(state)]

@@ -15,6 +15,7 @@ from sendguard.linq.events import Consent, LineUpdate, MessageFailed, MessageSee
 from sendguard.linq.fields import (
     AsObject,
     AsObjects,
+    Identifier,
     JsonObject,
     Lenient,
     State,
@@ -23,6 +24,7 @@ from sendguard.linq.fields import (
     Truth,
     UnixTime,
     Word,
+    identifier,
     state,
 )
 
@@ -34,7 +36,7 @@ _OPT_OUT_ANY_CASE = re.compile(r"OPT[ -]?OUT", re.IGNORECASE | re.ASCII)
 
 
 class _Envelope(Lenient):
-    event_id: Text = None
+    event_id: Identifier = None
     event_type: Text = None
     created_at: UnixTime = None
     data: JsonObject = None
@@ -117,7 +119,7 @@ def parse_event(
     at = envelope.created_at if envelope.created_at is not None else fallback_at
     return WebhookEvent(
         event_id=envelope.event_id or fallback_event_id,
-        event_type=kind or event_type or "unknown",
+        event_type=identifier(kind or event_type) or "unknown",
         news=None if kind is None else _news(kind, data, at),
     )
 

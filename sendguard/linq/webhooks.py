@@ -20,6 +20,7 @@ from standardwebhooks import Webhook
 
 from sendguard.errors import WebhookRejected
 from sendguard.linq.events import WebhookEvent
+from sendguard.linq.fields import identifier
 from sendguard.linq.payloads import parse_event
 
 Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -72,7 +73,7 @@ def read_webhook(body: bytes | str, headers: Headers, secrets: Sequence[str], no
     text = _text(body)
     found = _find(headers)
     seal = _check(text, found, secrets, now)
-    fallback_id = seal.webhook_id or hashlib.sha256(text.encode()).hexdigest()
+    fallback_id = identifier(seal.webhook_id) or hashlib.sha256(text.encode()).hexdigest()
     return parse_event(_object(text), _event_type(found), fallback_id, fallback_at=float(seal.timestamp))
 
 

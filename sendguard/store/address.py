@@ -8,7 +8,7 @@ in front instead of `redis+` is the same over TLS. What redis-py takes behind a 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 SCHEMES = (
     "memory", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster",
@@ -37,11 +37,9 @@ class Target(NamedTuple):
 
 def read_url(url: str) -> Target:
     """What a store's URL names. Raises ValueError naming `store`; it never shows the URL, which can hold a password."""
-    try:
-        parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")
-    except (ValueError, UnicodeError):
-        raise ValueError("store must be a URL; special characters of its password are written as %XX") from None
+    parts = _split(url)
+    if parts is None:
+        raise ValueError("store must be a URL; special characters of its password are written as %XX")
     if parts.scheme not in SCHEMES:
         raise ValueError(f"store must be a URL with one of the schemes {', '.join(SCHEMES)}, or a Redis client")
     if parts.scheme == "memory":
@@ -71,11 +69,22 @@ def read_url(url: str) -> Target:
 
 def _port(name: str, text: str, default: int = 6379) -> Address:
     """The host and port in a text."""
+    parts = _split(f"//{text}")
+    if parts is None:
+        raise ValueError(f"{name} must be a URL whose addresses are host:port")
+    return parts.hostname or "localhost", parts.port or default
+
+
+def _split(url: str) -> SplitResult | None:
+    """A URL's parts; None if they cannot be read. What fails there shows the text, so it does not get out of here."""
     try:
-        parts = urlsplit(f"//{text}")
-        return parts.hostname or "localhost", parts.port or default
-    except ValueError:
-        raise ValueError(f"{name} must be a URL whose addresses are host:port") from None
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        if "," not in parts.netloc:
+            _ = parts.port  # which it reads only now
+    except (ValueError, UnicodeError):
+        return None
+    return parts
 
 
 def split_slots(reply: list[Any], slot: int, asked: Address) -> tuple[Address | None, tuple[Address, ...]]:

@@ -34,20 +34,10 @@ class Connector:
         self._slot = key_slot(key.encode())
         self.kind = target.kind if isinstance(target, Target) else "direct"
         self.primary = Primary(moves=self.kind != "direct")
-        library: Any = redis.asyncio if is_async else redis
-        try:
-            client: Any = library.Redis.from_url(target.url) if isinstance(target, Target) else target
-            pool, self._readers = client.connection_pool, client.response_callbacks
-            retry = (AsyncRetry if is_async else Retry)(NoBackoff(), 0)
-            times = {"socket_timeout": None if is_async else timeout, "socket_connect_timeout": timeout, "retry": retry}
-            self._kwargs = {**pool.connection_kwargs, **times}
-            self._kwargs.pop("health_check_interval", None)
-            self._class = pool.connection_class if is_async else timed(pool.connection_class)
-            self._class(**self._kwargs)
-        except (TypeError, ValueError, AttributeError):
-            raise ValueError(
-                "store must be a URL as redis-py reads it; something behind its address is wrong"
-            ) from None
+        retry = (AsyncRetry if is_async else Retry)(NoBackoff(), 0)
+        times = {"socket_timeout": None if is_async else timeout, "socket_connect_timeout": timeout, "retry": retry}
+        if not self._takes(target, times):
+            raise ValueError("store must be a URL as redis-py reads it; something behind its address is wrong")
         self.seeds: tuple[Address, ...] = ()
         if isinstance(target, Target) and self.kind != "direct":
             self.seeds, self.service = target.seeds, target.service
@@ -56,6 +46,20 @@ class Connector:
                 plain["ssl"] = True
             self._sentinel_kwargs = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": retry}
             self._sentinel_kwargs |= plain | target.sentinel_options
+
+    def _takes(self, target: Target | Any, times: dict[str, Any]) -> bool:
+        """Whether redis-py can connect as told. What fails there shows a URL, so it does not get out of here."""
+        library: Any = redis.asyncio if self._async else redis
+        try:
+            client: Any = library.Redis.from_url(target.url) if isinstance(target, Target) else target
+            pool, self._readers = client.connection_pool, client.response_callbacks
+            self._kwargs = {**pool.connection_kwargs, **times}
+            self._kwargs.pop("health_check_interval", None)
+            self._class = pool.connection_class if self._async else timed(pool.connection_class)
+            self._class(**self._kwargs)
+        except (TypeError, ValueError, AttributeError):
+            return False
+        return True
 
     def connection(self, address: Address | None) -> Any:
         """A new connection to a server, not yet connected."""
