@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import multiprocessing
 import os
 import random
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.chaos_faults import STAGES, Stage, Trouble
 from benchmarks.chaos_laws import GRACE, LAWS, Record, Verdict, centiles, judge_all, late, reasons
@@ -50,7 +52,7 @@ class Options:
 
     seconds: float = 600
     requests: int = 100_000
-    mode: str = "closed"
+    mode: Literal["closed", "degraded"] = "closed"
     on: str = "single"
     seed: int = 1
 
@@ -145,13 +147,19 @@ def soak(options: Options) -> Outcome:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sendguard-chaos-")))
         simulator = stack.enter_context(Simulator(LINES, webhook_secret=SECRET, seed=options.seed))
-        stage = STAGES[options.on](POOL, random.Random(dice.random()), folder)
-        stack.push(stage)
+        stage: Stage = STAGES[options.on](POOL, random.Random(dice.random()), folder)
+        stack.callback(stage.close)
         about = stage.server.info("server")
         where.append(f"Store: Valkey {about['valkey_version']}")
-        api = {"api_key": simulator.api_key, "api_base_url": simulator.base_url}
         guard = SendGuard(
-            stage.url, pool=POOL, policy=policy, webhook_secret=SECRET, timeout=TIMEOUT, refresh=REFRESH, **api
+            stage.url,
+            pool=POOL,
+            policy=policy,
+            webhook_secret=SECRET,
+            timeout=TIMEOUT,
+            refresh=REFRESH,
+            api_key=simulator.api_key,
+            api_base_url=simulator.base_url,
         )
         stack.callback(guard.close)
         before = sum(guard.decide(to).allowed for to in PEOPLE[:50])
@@ -269,7 +277,7 @@ def report(options: Options, outcome: Outcome) -> str:
             "",
             _per_second(outcome),
             "",
-            *_table(["Answer", "Times"], [[str(name), count] for name, count in reasons(record.answers).items()]),
+            *_table(["Answer", "Times"], [[name.value, count] for name, count in reasons(record.answers).items()]),
         ]
     )
 
@@ -294,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", choices=["closed", "degraded"], default=default.mode)
     parser.add_argument("--on", choices=list(STAGES), default=default.on)
     parser.add_argument("--seed", type=int, default=default.seed)
+    logging.getLogger("sendguard").setLevel(logging.CRITICAL)  # each denial without a store is one line
     options = Options(**vars(parser.parse_args(arguments)))
     outcome = soak(options)
     section = report(options, outcome)

@@ -37,7 +37,7 @@ class Trouble:
 
 
 class Stage(ABC):
-    """A store that is made trouble for. `url`: where the guards find it; `fresh`: whether it forgot all, of course."""
+    """A store that is made trouble for. `url`: where the guards find it."""
 
     url: str
 
@@ -45,7 +45,8 @@ class Stage(ABC):
         self.dice, self._key = dice, f"sendguard:{{{pool}}}:lines"
         self._stack = ExitStack()
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Stop all that runs."""
         self._stack.close()
 
     @property

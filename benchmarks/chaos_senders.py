@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import traceback
@@ -192,6 +193,7 @@ class ChaosSender(Sender):
 
 def run(jobs: Sequence[ChaosJob]) -> Log:
     """Carry out the jobs of one process, a thread for each. Raises RuntimeError, which can cross processes."""
+    logging.getLogger("sendguard").setLevel(logging.CRITICAL)
     try:
         watched, stalls, whole = Watched(jobs[0]), Stalls(), Log()
         with ThreadPoolExecutor(len(jobs)) as threads:

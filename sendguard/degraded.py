@@ -51,6 +51,7 @@ class Degraded:
         self._journal: dict[str, _Sent] = {}
         self._lock = threading.Lock()
         self._store: Store | None = None
+        self._known: dict[str, Line] = {}
         self._protocol = protocol
         Store("memory://", key="", timeout=1)  # says now if the extra is missing
 
@@ -77,6 +78,8 @@ class Degraded:
             at = time.time() + self._keeper.offset if now is None else now
             if self._store is None:
                 self._begin(at)
+            elif self._keeper.lines is not self._known:  # it has looked, and is telling the store what was sent
+                self._tell_lines(self._store, at)
             assert self._store is not None
             conversation = self._main.conversation(request)
             home = self._homes.get(conversation)
@@ -118,15 +121,26 @@ class Degraded:
         policy = shared(self._policy)
         self._protocol = Protocol(self._main.pool, policy, None)
         self._store = Store("memory://", key="", timeout=60)
-        self.since = at
+        self.since, self._known = at, {}
         for protocol in (self._main, self._protocol):
             for command in protocol.overrides() if protocol.policy.overrides else ():
                 self._store.run(command)
-        lines = [_shared_line(line, policy, self._policy.degraded_share, at) for line in self._keeper.lines.values()]
-        for i in range(0, len(lines), _LINES_PER_CALL):
-            self._store.run(self._protocol.restore(lines[i : i + _LINES_PER_CALL], at))
+        lines = self._tell_lines(self._store, at)
         text = "the store is out of reach: deciding on %d known lines with a share of their budget"
         tell(logging.ERROR, "degraded", text, len(lines), pool=self._main.pool, lines=len(lines))
+
+    def _tell_lines(self, store: Store, at: float) -> list[Line]:
+        """Take over what the last look found; what is known better here stays."""
+        before, self._known = self._known, self._keeper.lines
+        policy, share = self._protocol.policy, self._policy.degraded_share
+        lines = [
+            _shared_line(line, policy, share, at)
+            for number, line in self._known.items()
+            if number not in before or (line.status, line.health) != (before[number].status, before[number].health)
+        ]
+        for i in range(0, len(lines), _LINES_PER_CALL):
+            store.run(self._protocol.restore(lines[i : i + _LINES_PER_CALL], at, rest=0.0))
+        return lines
 
     # When it is back --------------------------------------------------------------------------------------------------
 

@@ -238,6 +238,8 @@ class Flows:
             if self.degraded is not None:
                 self.degraded.observe(call)
             raise
+        if isinstance(news, LineUpdate):
+            self.keeper.told(call)
         return self._told(reply, "webhook")
 
     def sync_lines(self) -> Flow[tuple[Change, ...]]:

@@ -357,8 +357,11 @@ class Protocol:
             )
         )
 
-    def restore(self, lines: Iterable[Line], now: float | None, source: str = "memory") -> Call:
-        """Lines as a process remembers them, for a store that may have forgotten them."""
+    def restore(self, lines: Iterable[Line], now: float | None, *, rest: float) -> Call:
+        """Lines as a process remembers them, for a store that may have forgotten them.
+
+        rest: seconds for which a line that it has forgotten is not sent on.
+        """
         rows = [
             arg
             for line in lines
@@ -375,7 +378,7 @@ class Protocol:
                 str(line.new_conversations),
             )
         ]
-        return self._call(scripts.RESTORE, now, (self._transitions,), (source, *rows))
+        return self._call(scripts.RESTORE, now, (self._transitions,), ("memory", str(micros(rest)), *rows))
 
     def transitions_from(self, first: str, count: int) -> Command:
         """Ask for a transition, by its id, and those that follow it."""

@@ -371,9 +371,13 @@ def test_a_dry_run_tells_what_would_be_decided_and_changes_no_byte(
 
 def test_a_dry_run_goes_by_overrides_that_are_not_in_the_store(valkey: Server, pool: str) -> None:
     with (
-        SendGuard(valkey.url, pool=pool, timeout=5) as guard,
+        SendGuard(valkey.url, pool=pool, timeout=5, refresh=None) as guard,
         SendGuard(
-            valkey.url, pool=pool, timeout=5, policy=Policy(overrides={A: {"daily_volume": Quota(1, 60)}})
+            valkey.url,
+            pool=pool,
+            timeout=5,
+            policy=Policy(overrides={A: {"daily_volume": Quota(1, 60)}}),
+            refresh=None,
         ) as own,
         redis.Redis.from_url(valkey.url) as client,
     ):

@@ -80,4 +80,4 @@ def test_law_10_what_names_an_event_is_kept_and_logged_only_if_it_is_short_and_p
     body = json.dumps({**update, "event_type": name}).encode()
     headers = {**standard_headers(body, hostile.NOW, message_id="m" * 60_000), "X-Webhook-Event": name}
     bombarded.take(hostile.Delivery(body, headers, whole=True))
-    assert "webhook unknown ignored" in caplog.messages
+    assert "webhook 'unknown' is of no use" in caplog.messages

@@ -32,7 +32,8 @@ from sendguard import (
     StoreUnavailable,
     WebhookRejected,
 )
-from sendguard.cli import app as command
+from sendguard.alerts import Rule
+from sendguard.cli.app import app as command
 from sendguard.linq.client import AsyncLinqClient, LinqClient
 from sendguard.linq.client import Settings as LinqSettings
 from sendguard.middleware.webhooks import WebhookApp
@@ -47,6 +48,7 @@ from tests.support import standard_headers
 _WORD = "Pa55-"
 STORE_PASSWORD, TLS_PASSWORD, SENTINEL_PASSWORD = _WORD + "store", _WORD + "tls", _WORD + "sentinel"
 API_KEY, HASH_KEY, TOKEN = _WORD + "api-key", _WORD + "hash-key", _WORD + "token"
+ALERT_URL = f"json://user:{_WORD}alert@127.0.0.1:1/{_WORD}path"
 _BEHIND = b"Pa55-webhook-secret-of-some-size"
 WEBHOOK_SECRET = "whsec_" + base64.b64encode(_BEHIND).decode()
 NEEDLES = (_WORD, WEBHOOK_SECRET.removeprefix("whsec_")[:20], base64.b64encode(_BEHIND).decode()[-12:])
@@ -135,6 +137,11 @@ HOLDERS: list[Callable[[], Any]] = [
     lambda: _guard().poller(),
     lambda: _guard().sending("+14155550123"),
     lambda: _guard().decide,
+    lambda: _guard().alerter([ALERT_URL]),
+    lambda: _guard().alerter([ALERT_URL])._flows._plan,
+    lambda: _guard().alerter([ALERT_URL])._flows._plan.channels,
+    lambda: Rule(urls=[ALERT_URL]),
+    lambda: configuration(alert_urls=[ALERT_URL]),
     lambda: _guard()._flows,
     lambda: _guard()._flows.protocol,
     lambda: _guard()._store,
@@ -156,7 +163,7 @@ def _public_classes() -> set[type]:
 
 def test_every_class_that_takes_a_secret_is_among_those_that_are_looked_at() -> None:
     """S30: a class that is new and takes a secret fails here until it is looked at."""
-    inner = {"Store", "AsyncStore", "TokenBucket"}
+    inner = {"Store", "AsyncStore", "TokenBucket", "Line"}
     takers = {
         each
         for each in _public_classes()
@@ -175,6 +182,10 @@ def test_no_object_shows_a_secret(make: Callable[[], Any], log: pytest.LogCaptur
     assert log is not None
 
 
+def _alerter(urls: Any) -> Any:
+    return _guard().alerter(urls)
+
+
 BAD: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     *((kind, {"store": store}) for kind in (SendGuard, AsyncSendGuard) for store in (
         f"redis://u:{STORE_PASSWORD}@h:port/0", f"redis://u:{STORE_PASSWORD}/x@h/0", f"http://u:{STORE_PASSWORD}@h",
@@ -188,6 +199,7 @@ BAD: list[tuple[Callable[..., Any], dict[str, Any]]] = [
         {"webhook_secret": [WEBHOOK_SECRET, 5]}, {"webhook_secret": {WEBHOOK_SECRET}}, {"hash_key": [HASH_KEY]},
         {"hash_key": {HASH_KEY: 1}}, {"pool": "a pool"}, {"timeout": TOKEN}, {"policy": TOKEN}, {"refresh": TOKEN},
     )),
+    *((_alerter, {"urls": urls}) for urls in ([f"nothing://{_WORD}"], ALERT_URL, [5, ALERT_URL], [f"slack://{_WORD}"])),
     *((kind, change) for kind in (LinqClient, AsyncLinqClient) for change in (
         {"api_key": API_KEY + "\r\nX: y"}, {"api_key": API_KEY + "\u00e9"},
         {"api_key": API_KEY, "base_url": f"https://u:{_WORD}@h"},

@@ -35,8 +35,17 @@ def rule_of(page: str) -> list[str]:
     return text.replace("POOL", POOL).replace("PASSWORD", PASSWORD).split()
 
 
+def extra_of(page: str, first: str) -> list[str]:
+    """What the page says to add, by the first command of it."""
+    found = re.search(rf"`(\+{re.escape(first)}[^`]*)`", page)
+    assert found
+    return found[1].split()
+
+
 RULE = rule_of(PAGE)
 COMMANDS = [word.removeprefix("+") for word in RULE if word.startswith("+")]
+FOR_ALERTS = extra_of(PAGE, "xgroup")
+FOR_A_CLUSTER = extra_of(PAGE, "cluster")
 
 
 @pytest.fixture(scope="module", params=[valkey_binary, redis_binary], ids=["valkey", "redis"])
@@ -100,6 +109,19 @@ def test_the_users_rule_holds_no_command_too_many(
     assert refused, "it failed of something else"
 
 
+@pytest.mark.parametrize("missing", [None, *FOR_ALERTS])
+def test_the_rule_of_a_process_that_alerts(
+    server: Server, user: Callable[..., str], api: Simulator, missing: str | None
+) -> None:
+    """S33: an alerter needs those commands besides, all of them, and no more."""
+    url = user(*(word for word in FOR_ALERTS if word != missing))
+    denials(server)
+    with contextlib.suppress(*() if missing is None else (SendGuardError, AssertionError)):
+        traffic.run_alerts(url, POOL, api)
+    refused = {denial.lower() for denial in denials(server)} - {"command client|setinfo", "command client"}
+    assert refused == (set() if missing is None else {f"command {missing.removeprefix('+')}"})
+
+
 def test_the_user_reaches_no_other_pool_and_no_command_of_an_administrator(
     server: Server, user: Callable[..., str]
 ) -> None:
@@ -158,7 +180,7 @@ def test_the_rule_of_a_cluster(tmp_path: Path, api: Simulator) -> None:
         url = f"redis+cluster://sendguard:{PASSWORD}@127.0.0.1:{node.port}"
         with SendGuard(url, pool=POOL, timeout=5.0, refresh=None) as guard, pytest.raises(StoreUnavailable):
             guard.lines()
-        node.client.execute_command("ACL", "SETUSER", "sendguard", *re.findall(r"`(\+cluster[^`]*)`", PAGE)[0].split())
+        node.client.execute_command("ACL", "SETUSER", "sendguard", *FOR_A_CLUSTER)
         traffic.run(url, POOL, api)
         assert node.client.execute_command("ACL", "DRYRUN", "sendguard", "ASKING") in ("OK", b"OK", True)
     finally:

@@ -21,8 +21,10 @@ from sendguard import (
     SendGuardTransport,
     TokenBucket,
 )
+from sendguard.alerts import Alert, Rule
 from sendguard.simulator import Simulator
-from tests.support import SECRET, iso, older_headers, standard_headers
+from tests.servers import free_port
+from tests.support import SECRET, ManualClock, iso, older_headers, standard_headers
 
 A, B, C = "+12025550101", "+12025550102", "+12025550103"
 PHONE, OTHER_PHONE, MAIL = "+14153917264", "+442079460958", "Zaphod.Quux+tag@Mail.Example"
@@ -126,6 +128,35 @@ async def _asynchronously(url: Any, options: Mapping[str, Any]) -> None:
         await guard._drive(guard._flows.keep())
     finally:
         await guard.close()
+
+
+def run_alerts(url: str, pool: str, api: Simulator, **options: Any) -> None:
+    """Everything that an alerter does: alerts told and failed, quiet times, reminders and audits."""
+    clock, told = ManualClock(time.time()), list[Alert]()
+    given = {"timeout": 5.0, "refresh": None, "api_key": api.api_key, "api_base_url": api.base_url, **options}
+    with SendGuard(url, pool=pool, clock=clock, **given) as guard:
+        guard.observe(A, status="ACTIVE", health="HEALTHY")
+        rules = {"page": Rule(quiet=60), "recovery": Rule(quiet=0)}
+        nobody = f"json://127.0.0.1:{free_port()}/"
+        alerter = guard.alerter([nobody], callbacks=[told.append], rules=rules, audit_wait=9, remind_after=3600)
+        for news in (
+            {"status": "FLAGGED"},
+            {"status": "ACTIVE"},
+            {"status": "FLAGGED"},
+            {"health": "AT_RISK"},
+            {},
+            {},
+            {},
+        ):
+            clock.advance(1 if news else 2000)
+            if news:
+                guard.observe(A, **news)  # type: ignore[arg-type]
+            for _ in range(4):
+                for part in alerter._work:
+                    part._step()
+    assert {alert.severity.value for alert in told} == {"page", "recovery", "info"}
+    assert any(alert.repeats for alert in told)
+    assert any(alert.reminder for alert in told)
 
 
 @contextmanager
