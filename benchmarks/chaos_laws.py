@@ -111,6 +111,15 @@ def _calm(troubles: Sequence[Trouble], since: float, until: float) -> float:
     return max(longest, until - at)
 
 
+def _around(troubles: Sequence[Trouble], since: float, until: float) -> str:
+    """The faults of a stretch of time, in words."""
+    return ", ".join(
+        f"{trouble.kind} {trouble.began:.3f} to {trouble.ended:.3f}"
+        for trouble in troubles
+        if trouble.ended > since - 5 and trouble.began < until
+    )
+
+
 def _law_1(
     record: Record, by_send: dict[SentRecord, Answer], losses: Sequence[tuple[float, float]], verdict: Verdict
 ) -> None:
@@ -128,7 +137,10 @@ def _law_1(
                 elif lost and _calm(record.troubles, span.start, lost) < record.refresh + LOOK_SLACK:
                     verdict.young += 1
                 else:
-                    verdict.broken["1"].append(f"{text} ({answer.process}, {answer.reason}, {answer.degraded})")
+                    verdict.broken["1"].append(
+                        f"{text} ({answer.process}, {answer.reason}, {answer.degraded}, looked {answer.looked:.3f}): "
+                        f"{_around(record.troubles, span.start, answer.asked)}"
+                    )
 
 
 def _law_3(

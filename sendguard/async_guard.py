@@ -74,7 +74,9 @@ class AsyncSendGuard:
         self._store = AsyncStore(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._timeout = timeout
-        self._unkept = self._flows.keeper.refresh is not None and self._store.watch()
+        if self._flows.keeper.refresh is not None and not self._store.watch():
+            self._flows.keeper.refresh = None  # what it holds ends with this process
+        self._unkept = self._flows.keeper.refresh is not None
         self._keeping: AsyncBackground | None = None
         self._client: AsyncLinqClient | None = None
         self.pool = pool

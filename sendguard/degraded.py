@@ -30,6 +30,10 @@ from sendguard.store.scripts import Call, Command
 _CONVERSATIONS, _CONVERSATIONS_FOR = 50_000, 86_400.0
 _MAX_JOURNAL = 100_000
 _LINES_PER_CALL = 100
+_AT_ONCE = 100
+"""Lines that a decision takes over itself: some 30 ms. More are taken over in the background, and it is denied."""
+_PATIENCE = 0.02
+"""Seconds that a decision waits for another one's use of the embedded store."""
 
 
 class _Sent(NamedTuple):
@@ -49,7 +53,7 @@ class Degraded:
         self._main, self._keeper, self._policy = protocol, keeper, protocol.policy
         self._homes: Recent[str] = Recent(_CONVERSATIONS, _CONVERSATIONS_FOR)
         self._journal: dict[str, _Sent] = {}
-        self._lock = threading.Lock()
+        self._lock, self._wanted = threading.Lock(), False
         self._store: Store | None = None
         self._known: dict[str, Line] = {}
         self._protocol = protocol
@@ -68,7 +72,9 @@ class Degraded:
 
     def decide(self, request: Request, now: float | None) -> Decision | None:
         """A decision without the store; None where this process does not know enough, or for too long already."""
-        with self._lock:
+        if not self._lock.acquire(timeout=_PATIENCE):
+            return None
+        try:
             here = time.monotonic()
             looked_at = self._keeper.looked_at
             if looked_at is None or not self._keeper.lines or here - looked_at > self._policy.degraded_for:
@@ -76,6 +82,9 @@ class Degraded:
             if len(self._journal) >= _MAX_JOURNAL:
                 return None
             at = time.time() + self._keeper.offset if now is None else now
+            if self._store is None and len(self._keeper.lines) > _AT_ONCE:
+                self._wanted = True
+                return None
             if self._store is None:
                 self._begin(at)
             elif self._keeper.lines is not self._known:  # it has looked, and is telling the store what was sent
@@ -93,6 +102,15 @@ class Degraded:
                 self._journal[decision.decision_id] = _Sent(line, conversation, decision, request.idempotency_key)
                 self._homes.put(conversation, line)
             return decision
+        finally:
+            self._lock.release()
+
+    def prepare(self, now: float | None) -> None:
+        """Take the lines over in the background, where they are too many for a decision to wait for that."""
+        with self._lock:
+            if self._wanted and self._store is None:
+                self._begin(time.time() + self._keeper.offset if now is None else now)
+            self._wanted = False
 
     def observe(self, call: Call) -> None:
         """Apply here what the store could not be told; it is told again by whoever told it."""

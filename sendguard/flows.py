@@ -221,7 +221,9 @@ class Flows:
         event = read_webhook(body, headers, self._secrets, time.time() if now is None else now)
         news = event.news
         if isinstance(news, LineUpdate):
-            call = self.protocol.observe([news], source="webhook", event_id=event.event_id, now=now)
+            call = self.protocol.observe(
+                [news], source="webhook", event_id=event.event_id, rest=self.keeper.rest, now=now
+            )
         elif isinstance(news, MessageSeen):
             call = self.protocol.message(news, event.event_id, now)
         elif isinstance(news, MessageFailed) and news.code in POLL_COOLDOWN_CODES and news.chat_id:
@@ -249,11 +251,11 @@ class Flows:
     def _sync_lines(self) -> Flow[tuple[Change, ...]]:
         sent_at = yield from self.now()
         updates: tuple[LineUpdate, ...] = yield Poll(sent_at)
-        yield from self._found()
+        rest = yield from self._found()
         changes: list[Change] = []
         for batch in _batches(updates, _LINES_PER_CALL):
             yield Renew()
-            call = self.protocol.observe(batch, source="poll", now=self._now())
+            call = self.protocol.observe(batch, source="poll", rest=rest, now=self._now())
             changes += self._told((yield from self.run(call)), "poll")
         yield Renew()
         numbers = [update.number for update in updates]
@@ -266,24 +268,31 @@ class Flows:
             changes += self._told((yield from self.run(call)), "poll")
         return tuple(changes)
 
-    def _found(self) -> Flow[None]:
+    def _found(self) -> Flow[float]:
         """Before a poll fills an empty pool: it may be one that was forgotten, and a poll tells no status.
 
-        What this process remembers is told first, and every other one is left the time to do so.
+        What this process remembers is told first, and every other one is left the time to do so. Returns the seconds
+        that a line rests which becomes known now: none after that time.
         """
         notice = self.keeper.notice
         yield Renew()
         if not notice or (yield from self.run(self.protocol.is_founded())):
-            return
+            return self.keeper.rest
         if self.keeper.lines:
             yield from self.keeper.look(self.run, patient=True)
         yield Wait(notice)
         yield Renew()
+        return 0.0
 
     def keep(self) -> Flow[float]:
         """One round of what each process does in the background. Returns the seconds until the next."""
         assert self.keeper.refresh is not None
-        yield from self.keeper.look(self.run, patient=True)
+        try:
+            yield from self.keeper.look(self.run, patient=True)
+        except StoreUnavailable:
+            if self.degraded is not None:
+                self.degraded.prepare(self._now())
+            raise
         if self.degraded is not None:
             yield from self.degraded.settle(self.run, self._now)
         return self.keeper.refresh
@@ -342,7 +351,7 @@ class Flows:
     def decisions(self, after: str, count: int) -> Flow[tuple[DecisionRecord, ...]]:
         """The decisions recorded after an entry, oldest first."""
         _check_page(after, count, "the entry_id of a record")
-        return decisions_of((yield from self.run(self.protocol.decisions(after, count))))
+        return understood(decisions_of, (yield from self.run(self.protocol.decisions(after, count))))
 
     def explain(self, decision_id: str) -> Flow[Explanation]:
         """What the record says of a decision, from the newest entry back to the one that is not a repetition."""
@@ -351,7 +360,8 @@ class Flows:
         found: list[DecisionRecord] = []
         before, page = "", _RECORDS_PER_CALL
         while page == _RECORDS_PER_CALL and not (found and found[-1].remembered is None):
-            records = decisions_of((yield from self.run(self.protocol.decisions_before(before, page))))
+            reply = yield from self.run(self.protocol.decisions_before(before, page))
+            records = understood(decisions_of, reply)
             found += (record for record in records if record.decision_id == decision_id)
             page, before = len(records), records[-1].entry_id if records else ""
         if not found:

@@ -109,7 +109,9 @@ class SendGuard:
         self._store = Store(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._timeout = timeout
-        self._unkept = self._flows.keeper.refresh is not None and self._store.watch()
+        if self._flows.keeper.refresh is not None and not self._store.watch():
+            self._flows.keeper.refresh = None  # what it holds ends with this process
+        self._unkept = self._flows.keeper.refresh is not None
         self._keeping: Background | None = None
         after_fork(self, SendGuard._forked)
         self._client: LinqClient | None = None
@@ -165,7 +167,7 @@ class SendGuard:
         return None  # Renew: the shell has done it
 
     def _forked(self) -> None:
-        self._keeping, self._unkept = None, self._flows.keeper.refresh is not None and self._store.watch()
+        self._keeping, self._unkept = None, self._flows.keeper.refresh is not None
 
     def _keep(self) -> None:
         """Start looking at the pool in the background, for as long as somebody holds this guard."""

@@ -57,7 +57,7 @@ class Keeper:
         return None if self._clock is None else self._clock()
 
     @property
-    def _rest(self) -> float:
+    def rest(self) -> float:
         """Seconds that a forgotten line rests: each living process looks meanwhile, and tells what it knows of it."""
         return _REST_LOOKS * (self.refresh or 0.0)
 
@@ -136,7 +136,7 @@ class Keeper:
         for i in range(0, len(lines), _LINES_PER_CALL):
             if patient:
                 yield Renew()
-            yield from run(self._protocol.restore(lines[i : i + _LINES_PER_CALL], self._now(), rest=self._rest))
+            yield from run(self._protocol.restore(lines[i : i + _LINES_PER_CALL], self._now(), rest=self.rest))
 
     def _newest(self, run: Run, patient: bool) -> Flow[str]:
         """The id of the last transition, "0" if there is none; and how far the store's clock is from ours."""

@@ -219,9 +219,13 @@ class Protocol:
         *,
         source: str,
         event_id: str | None = None,
+        rest: float = 0.0,
         now: float | None,
     ) -> Call:
-        """What was learnt of lines, by a webhook (once for its event id) or a poll."""
+        """What was learnt of lines, by a webhook (once for its event id) or a poll.
+
+        rest: seconds for which a line that was not known is not sent on.
+        """
         rows = [
             arg
             for update in updates
@@ -236,7 +240,7 @@ class Protocol:
                 "",
             )
         ]
-        return self._observe(rows, now, source, event_id=event_id)
+        return self._observe(rows, now, source, event_id=event_id, rest=rest)
 
     def observe_one(
         self,
@@ -285,10 +289,11 @@ class Protocol:
         event_id: str | None = None,
         chat_id: str | None = None,
         must_know: bool = False,
+        rest: float = 0.0,
     ) -> Call:
         keys = (self._event_key(event_id), self._chat_key(chat_id), self._transitions)
         flags = ("0" if event_id is None else "1", "1" if must_know else "0")
-        return self._call(scripts.OBSERVE, now, keys, (*flags, source, event_id or "", *rows))
+        return self._call(scripts.OBSERVE, now, keys, (*flags, source, event_id or "", str(micros(rest)), *rows))
 
     def message(self, news: MessageSeen, event_id: str, now: float | None) -> Call:
         """A message that passed over a line."""

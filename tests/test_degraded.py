@@ -115,7 +115,12 @@ def test_law_3_quotas_hold_while_alone_and_are_true_after(server: Server, guard:
     """10 conversations a line: 3 are used, so that half of what is left, rounded down, may start without the store."""
     for i in range(3):
         assert guard.decide(person(i)).from_number == A
-    guard._flows.keeper._read_at = 0.0
+
+    def counted() -> bool:
+        guard._flows.keeper._read_at = 0.0
+        return guard._flows.keeper.lines[A].new_conversations == 3
+
+    wait_until(counted)
     lose(server, guard)  # which starts one
     started = 1
     while guard.decide(person(100 + started)).allowed:
@@ -189,6 +194,17 @@ def test_it_ends_after_its_time_and_never_starts_on_nothing(server: Server) -> N
         server.pause()
         assert guard.decide(ANN).allowed
         wait_until(lambda: guard.decide(ANN).reason is Reason.STORE_UNAVAILABLE, timeout=5)
+
+
+def test_law_9_many_lines_are_taken_over_in_the_background(server: Server) -> None:
+    with SendGuard(server.url, pool="p", timeout=0.25, policy=POLICY, refresh=0.1) as guard:
+        for i in range(300):
+            guard.observe(f"+1202556{i:04d}", status="ACTIVE")
+        wait_until(lambda: len(guard._flows.keeper.lines) == 300)
+        server.pause()
+        assert guard.decide(ANN).reason is Reason.STORE_UNAVAILABLE
+        wait_until(lambda: guard.decide(ANN).allowed)
+        assert guard.degraded_since is not None
 
 
 def test_the_async_guard_goes_on_too(server: Server) -> None:

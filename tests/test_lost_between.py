@@ -113,3 +113,32 @@ def test_law_1_a_process_that_still_tells_what_it_sent_heeds_what_its_look_found
         wait_until(looked)
         assert guard.degraded_since is not None
         assert guard.decide(ANN, from_number=A).reason is Reason.FLAGGED
+
+
+@pytest.mark.parametrize("loss", ["flush", "restart"])
+def test_law_1_an_old_webhook_that_comes_again_after_the_loss_opens_nothing(tmp_path: Path, loss: str) -> None:
+    """The store forgot that a line is FLAGGED; what was true before that is delivered again, and is all it knows."""
+    server = Server(valkey_binary(), tmp_path / "old")
+
+    def deliver(guard: SendGuard, status: str, at: float) -> None:
+        content = payload("status_updated.reputation")
+        content["event_id"] = f"event-{at}"
+        content["data"].update(phone_number=A, new_status=status, changed_at=iso(at))
+        body = json.dumps(content).encode()
+        guard.handle_webhook(body, standard_headers(body, time.time()))
+
+    with SendGuard(server.url, pool="p", timeout=2, refresh=60, webhook_secret=SECRET) as guard:
+        now = time.time()
+        deliver(guard, "ACTIVE", now - 10)
+        deliver(guard, "FLAGGED", now - 5)
+        guard._drive(guard._flows.keep())
+        if loss == "flush":
+            server.client.flushall()
+        else:
+            server.restart()
+        deliver(guard, "ACTIVE", now - 10)
+        assert not guard.decide("+14155550101", from_number=A).allowed
+        assert not guard.decide("+14155550102").allowed
+        guard._drive(guard._flows.keep())
+        assert guard.decide("+14155550101", from_number=A).reason is Reason.FLAGGED
+    server.stop()

@@ -3,7 +3,7 @@
 --
 -- KEYS: 16 event (used if ARGV 18 is '1'); 17 chat (used where a number is '@chat'); 18 transitions (stream).
 -- ARGV: 18 deduplicate; 19 '1' if a line that is not known is an error; 20 source and 21 event id, as transitions tell
---   them; then for each line: number (or '@chat', the line that the chat lives on), at ('' for now), status, health, line type, assigned ('1' or '0'), paused until ('0'
+--   them; 22 how long a line that becomes known rests, as it may be one that was forgotten; then for each line: number (or '@chat', the line that the chat lives on), at ('' for now), status, health, line type, assigned ('1' or '0'), paused until ('0'
 --   resumes), cooling down until ('-' for at + cool_down). '' is a field not carried.
 -- Reply: changes, each number|field|old|new|at; or the error UNKNOWNLINE.
 -- Cost: 2 to 4 commands a line, and one XADD for each change.
@@ -19,6 +19,7 @@ local function apply(i)
   local line = read_line(number)
   if not line and ARGV[i + 7] ~= '' then return end  -- what is learnt by sending makes no line known
   if ARGV[19] == '1' and not (line and line.assigned) then return 'UNKNOWNLINE ' .. number end
+  local rest = not line and tonumber(ARGV[22]) or 0
   line = line or fresh(number)
   -- Who speaks of now outranks what was dated ahead of our clock.
   local undated = ARGV[i + 1] == ''
@@ -35,13 +36,14 @@ local function apply(i)
     local until_at = cool == '-' and at + tonumber(ARGV[16]) or tonumber(cool)
     if until_at > math.max(now, line.cooling) then set_until(line, 'cooling', 'cooling_down_until', until_at) end
   end
+  if rest > 0 then set_until(line, 'cooling', 'cooling_down_until', now + rest) end
   if line.paused < now then line.paused = 0 end
   if line.cooling < now then line.cooling = 0 end
   save(fold(line))
 end
 
 if ARGV[18] == '1' and not first_time(KEYS[16]) then return {} end
-for i = 22, #ARGV, FIELDS do
+for i = 23, #ARGV, FIELDS do
   local problem = apply(i)
   if problem then return redis.error_reply(problem) end
 end
