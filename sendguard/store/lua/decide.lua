@@ -16,8 +16,7 @@
 
 local kind, from, class = ARGV[18], ARGV[19], tonumber(ARGV[20])
 local remember, patience = ARGV[22] == '1', tonumber(ARGV[23])
-local DAY, SLOT = 86400000000, 1000000
-local RECORDED, DRY, LOOKED_AT = ARGV[25] == '1', ARGV[25]:sub(1, 1) == '=', 16
+local RECORDED, DRY, LOOKED_AT = ARGV[25] == '1', ARGV[25] ~= '1' and ARGV[25] ~= '', 16
 
 -- A dry run takes the same steps: of their commands only those that read are carried out.
 if DRY then
@@ -29,18 +28,19 @@ if DRY then
   end
 end
 
-local told, memory, considered, seen = '', '', {}, {}
+local told, memory, considered, count = '', '', '', 0
 
 -- Note a line for the record: why it may not be sent on, or nil, and when it may.
 local function looked(number, why, at)
-  if ARGV[25] == '' or seen[number] or #considered == LOOKED_AT then return end
-  seen[number] = true
-  considered[#considered + 1] = number .. ',' .. (why or '') .. ',' .. (at >= NEVER and '' or at > now and int(at - now) or '0')
+  if ARGV[25] == '' or count == LOOKED_AT or considered:find(number .. ',', 1, true) then return end
+  local wait = at >= NEVER and '' or at > now and int(at - now) or '0'
+  considered = considered .. (count > 0 and ';' or '') .. number .. ',' .. (why or '') .. ',' .. wait
+  count = count + 1
 end
 
 local function record()
   return told .. '|' .. kind .. '|' .. ARGV[20] .. '|' .. KEYS[16]:sub(-16) .. '|' .. memory .. '|' .. NOW .. '|'
-    .. table.concat(considered, ';')
+    .. considered
 end
 
 local function reply(allowed, line, reason, wait, starts, previous, id, tat, cost, at)
@@ -56,61 +56,67 @@ local function deny(line, reason, at)
   return reply(false, line, reason, at and at < NEVER and at - now, false, '', ARGV[21])
 end
 
--- A line that may be sent on as far as its standing goes, its pace left aside.
-local function stands(line)
-  return line and (line.stands or line.assigned and not is_flagged(line) and line.paused <= now and line.cooling <= now)
-end
-
 -- `ready_at` with what only this recipient waits for.
 local function ready_for(recipient, line, starts)
   local at, why = ready_at(line, starts)
-  local free = window_free_at(recipient.windows[line.number] or '', limit_of(line, 11), limit_of(line, 12))
+  local free = window_free_at(recipient.windows[line.number] or '', limits_of(line)[11], limits_of(line)[12])
   if free > at then at, why = free, 'pair' end
   return at, why
 end
 
-local function remembered(number, reason, starts, previous, id, tat, cost, at, taken)
-  local life = taken == now and '86400000' or int(math.max(1, math.floor((taken + DAY - now) / 1000)))
-  call('SET', KEYS[17], number .. '|' .. reason .. (starts and '|1|' or '|0|') .. previous .. '|' .. id .. '|'
-    .. (cost > 0 and int(tat) .. '|' .. int(cost) or '0|0') .. '|' .. moment(at) .. '|' .. moment(taken)
-    .. (at > now and '|0|' or '|1|'), 'PX', life)
-end
+-- What an idempotency key was answered, and what a waiter was promised: remembered for a day.
+local remembered, replay
+if remember then
+  local DAY, SLOT = 86400000000, 1000000
 
--- The same answer for the same send (law 8). One whose slot has not come yet is void when the health of its line changed
--- since, as another pace holds now, or when nobody took it for a second, as two of them could go at once by then; one that
--- was given is given again as long as its line stands.
-local function replay(recipient)
-  local raw = call('GET', KEYS[17])
-  if not raw then return nil end
-  local number, reason, starts, previous, id, tat, cost, at, taken, given = raw:match('^' .. string.rep(FIELD, 10))
-  tat, cost, at, taken, starts = tonumber(tat), tonumber(cost), tonumber(at), tonumber(taken), starts == '1'
-  if now - taken >= DAY then return nil end
-  local line = read_line(number)
-  if stands(line) and (given == '1' or line.changed <= taken and now - at <= SLOT) then
-    if at > now then
-      if at - now > patience then
-        looked(number, 'throttled', at)
-        return deny(line, 'throttled', at)
+  -- A line that may be sent on as far as its standing goes, its pace left aside.
+  local function stands(line)
+    return line and (line.stands or line.assigned and not is_flagged(line) and line.paused <= now and line.cooling <= now)
+  end
+
+  function remembered(number, reason, starts, previous, id, tat, cost, at, taken)
+    local life = taken == now and '86400000' or int(math.max(1, math.floor((taken + DAY - now) / 1000)))
+    call('SET', KEYS[17], number .. '|' .. reason .. (starts and '|1|' or '|0|') .. previous .. '|' .. id .. '|'
+      .. (cost > 0 and int(tat) .. '|' .. int(cost) or '0|0') .. '|' .. moment(at) .. '|' .. moment(taken)
+      .. (at > now and '|0|' or '|1|'), 'PX', life)
+  end
+
+  -- The same answer for the same send (law 8). One whose slot has not come yet is void when the health of its line changed
+  -- since, as another pace holds now, or when nobody took it for a second, as two of them could go at once by then; one that
+  -- was given is given again as long as its line stands.
+  function replay(recipient)
+    local raw = call('GET', KEYS[17])
+    if not raw then return nil end
+    local number, reason, starts, previous, id, tat, cost, at, taken, given = raw:match('^' .. string.rep(FIELD, 10))
+    tat, cost, at, taken, starts = tonumber(tat), tonumber(cost), tonumber(at), tonumber(taken), starts == '1'
+    if now - taken >= DAY then return nil end
+    local line = read_line(number)
+    if stands(line) and (given == '1' or line.changed <= taken and now - at <= SLOT) then
+      if at > now then
+        if at - now > patience then
+          looked(number, 'throttled', at)
+          return deny(line, 'throttled', at)
+        end
+        memory = 'repeated'
+        return reply(true, line, reason, at - now, starts, previous, id, tat, cost, at)
       end
-      memory = 'repeated'
-      return reply(true, line, reason, at - now, starts, previous, id, tat, cost, at)
+      memory = given == '1' and 'repeated' or 'confirmed'
+      if given ~= '1' then
+        remembered(number, reason, starts, previous, id, tat, cost, at, taken)
+      end
+      return reply(true, line, reason, 0, starts, previous, id, tat, cost, at)
     end
-    memory = given == '1' and 'repeated' or 'confirmed'
-    if given ~= '1' then
-      remembered(number, reason, starts, previous, id, tat, cost, at, taken)
+    if given ~= '1' and line then
+      unspend(line, at, starts, tat, cost)
+      save(line)
+      local window = recipient.windows[number]
+      if window then recipient.windows[number] = window_remove(window, limits_of(line)[12], at) end
+      write_recipient(KEYS[16], recipient)
+      call('DEL', KEYS[17])
     end
-    return reply(true, line, reason, 0, starts, previous, id, tat, cost, at)
+    memory = 'void'
+    return nil
   end
-  if given ~= '1' and line then
-    unspend(line, at, starts, tat, cost)
-    save(line)
-    local window = recipient.windows[number]
-    if window then recipient.windows[number] = window_remove(window, limit_of(line, 12), at) end
-    write_recipient(KEYS[16], recipient)
-    call('DEL', KEYS[17])
-  end
-  memory = 'void'
-  return nil
 end
 
 -- The line that may start a conversation soonest, healthiest first: line, when, what it waits for. The index tells where
@@ -231,7 +237,7 @@ local function decide()
   save(line)
   add_conversation(recipient, line.number, from == '' or kind == 'sent' or not holds(home))
   recipient.windows[line.number] =
-    window_add(recipient.windows[line.number], limit_of(line, 11), limit_of(line, 12), at, 1)
+    window_add(recipient.windows[line.number], limits_of(line)[11], limits_of(line)[12], at, 1)
   write_recipient(KEYS[16], recipient)
   if remember then
     remembered(line.number, reason, starts, previous or '', ARGV[21], line.tat, cost, at, now)

@@ -27,7 +27,7 @@ for _, number in ipairs(numbers) do
       number, status_name(line), HEALTH[line.tier], line.status, line.health, line.kind, int(line.status_at),
       int(line.health_at), line.paused > now and int(line.paused) or '', line.cooling > now and int(line.cooling) or '',
       line.used > 0 and int(line.used) or '', why and int(at) or '',
-      total_of(window_trim(line.volume, limit_of(line, 8))), total_of(window_trim(line.starts, limit_of(line, 10))),
+      total_of(window_trim(line.volume, limits_of(line)[8])), total_of(window_trim(line.starts, limits_of(line)[10])),
       tokens_of(line),
     }, '|')
   end

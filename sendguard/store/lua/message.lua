@@ -41,7 +41,7 @@ end
 
 -- Sends were counted when they were decided.
 if line and news and ARGV[21] == '1' then
-  line.volume = window_add(line.volume, limit_of(line, 7), limit_of(line, 8), now, 1)
+  line.volume = window_add(line.volume, limits_of(line)[7], limits_of(line)[8], now, 1)
   save(line)
 end
 return changes

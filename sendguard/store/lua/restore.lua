@@ -23,8 +23,8 @@ for i = 20, #ARGV, FIELDS do
     local rest = ARGV[19] == '0' and 0 or now + tonumber(ARGV[19])
     set_until(line, 'cooling', 'cooling_down_until', math.max(rest, tonumber(ARGV[i + 7])))
     local volume, starts = tonumber(ARGV[i + 8]), tonumber(ARGV[i + 9])
-    if volume > 0 then line.volume = window_add('', limit_of(line, 7), limit_of(line, 8), now, volume) end
-    if starts > 0 then line.starts = window_add('', limit_of(line, 9), limit_of(line, 10), now, starts) end
+    if volume > 0 then line.volume = window_add('', limits_of(line)[7], limits_of(line)[8], now, volume) end
+    if starts > 0 then line.starts = window_add('', limits_of(line)[9], limits_of(line)[10], now, starts) end
   end
   save(fold(line))
 end

@@ -16,7 +16,7 @@ local window = recipient.windows[ARGV[18]]
 if ARGV[23] == '1' and line then
   unspend(line, at, ARGV[20] == '1', tonumber(ARGV[21]), tonumber(ARGV[22]))
   save(line)
-  local left = window and window_remove(window, limit_of(line, 12), at)
+  local left = window and window_remove(window, limits_of(line)[12], at)
   if left == '' and window ~= '' and ARGV[20] == '1' and ARGV[25] == '' then
     remove_conversation(recipient, ARGV[18])
     left = nil
@@ -26,7 +26,7 @@ if ARGV[23] == '1' and line then
 end
 if ARGV[24] == '1' and recipient.consent >= 0 then recipient.consent = -now end
 if ARGV[25] ~= '' and line and window then
-  local limit, per = limit_of(line, 11), limit_of(line, 12)
+  local limit, per = limits_of(line)[11], limits_of(line)[12]
   if limit < NEVER then
     window = window_add(window, limit, per, now + tonumber(ARGV[25]) - per, limit)
   end

@@ -1,0 +1,92 @@
+-- Rolling windows.
+--
+-- A window is a string: start of the newest entry (6 bytes, ms), total (4 bytes), then entries, oldest first, each its
+-- latest event (6 bytes, ms, rounded up) and its count (3 bytes). An entry leaves `per` after its latest event, so
+-- counting together errs to the safe side. '' is empty. So entry i starts at byte 11 + 9 i.
+
+local function pack_count(n)
+  local c = n % 256
+  n = (n - c) / 256
+  local b = n % 256
+  return string.char((n - b) / 256 % 256, b, c)
+end
+
+local function pack_total(n)
+  local low = n % 16777216
+  return string.char((n - low) / 16777216) .. pack_count(low)
+end
+
+local function pack6(ms)
+  local low = ms % 16777216
+  return pack_count((ms - low) / 16777216) .. pack_count(low)
+end
+
+local function time_at(w, i)
+  local a, b, c, d, e, f = w:byte(i, i + 5)
+  return ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f
+end
+
+local function count_at(w, i)
+  local a, b, c = w:byte(i + 6, i + 8)
+  return (a * 256 + b) * 256 + c
+end
+
+local function total_of(w)
+  if w == '' then return 0 end
+  local a, b, c, d = w:byte(7, 10)
+  return ((a * 256 + b) * 256 + c) * 256 + d
+end
+
+local function window_trim(w, per)
+  local i, total = 11, nil
+  while i <= #w and time_at(w, i) * 1000 + per <= now do
+    total = (total or total_of(w)) - count_at(w, i)
+    i = i + 9
+  end
+  if i == 11 then return w end
+  if i > #w then return '' end
+  return w:sub(1, 6) .. pack_total(total) .. w:sub(i)
+end
+
+-- When the window next has room for one more: 0 or a past time if it has room now.
+local function window_free_at(w, limit, per)
+  local total = total_of(w)
+  if total < limit then return 0 end
+  local i = 11
+  while limit > 0 and i <= #w do
+    total = total - count_at(w, i)
+    if total < limit then return time_at(w, i) * 1000 + per end
+    i = i + 9
+  end
+  return NEVER
+end
+
+-- Count n events at a time. One that is older than the newest entry counts with that, which keeps the entries in order.
+local function window_add(w, limit, per, at, n)
+  w = window_trim(w, per)
+  local ms = math.ceil(at / 1000)
+  local stamp = pack6(ms)
+  if w == '' then return stamp .. pack_total(n) .. stamp .. pack_count(n) end
+  local last = #w - 9 + 1
+  local newest = time_at(w, last)
+  if ms < newest then ms, stamp = newest, w:sub(last, last + 5) end
+  local total = pack_total(total_of(w) + n)
+  if ms - time_at(w, 1) <= (limit > 64 and per / 64000 or 0) then
+    return w:sub(1, 6) .. total .. w:sub(11, last - 1) .. stamp .. pack_count(count_at(w, last) + n)
+  end
+  return stamp .. total .. w:sub(11) .. stamp .. pack_count(n)
+end
+
+-- Take back one event that was counted at a time, if it still counts.
+local function window_remove(w, per, at)
+  local ms, i = math.ceil(at / 1000), 11
+  if ms * 1000 + per <= now then return w end
+  while i <= #w and time_at(w, i) < ms do i = i + 9 end
+  if i > #w then return w end
+  local n, rest = count_at(w, i) - 1, w:sub(i + 9)
+  if n == 0 and rest == '' and i == 11 then return '' end
+  local first = w:sub(1, 6)
+  if n == 0 and rest == '' then first = w:sub(i - 9, i - 9 + 5) end
+  local entry = n > 0 and (w:sub(i, i + 5) .. pack_count(n)) or ''
+  return first .. pack_total(total_of(w) - 1) .. w:sub(11, i - 1) .. entry .. rest
+end
