@@ -10,38 +10,48 @@ _SLACK = 0.02
 
 
 class TimedSocket:
-    """A connected socket whose sends and reads all end by `expires` (monotonic seconds). timeout: what it is set to."""
+    """A connected socket whose sends and reads all end by `expires` (monotonic seconds). timeout: what it is set to.
+
+    plain: the socket itself.
+    """
 
     def __init__(self, sock: Any, timeout: float) -> None:
-        self._sock, self._timeout, self._set = sock, timeout, timeout
+        self.plain, self._timeout, self._set, self._looks = sock, timeout, timeout, False
         self.expires = time.monotonic() + timeout
 
     def _keep(self) -> None:
+        if self._looks:
+            return
         left = self.expires - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         wanted = self._timeout if self._timeout - _SLACK < left < self._timeout + _SLACK else left
         if wanted != self._set:
-            self._sock.settimeout(wanted)
+            self.plain.settimeout(wanted)
             self._set = wanted
 
     def recv_into(self, *args: Any) -> Any:
         self._keep()
-        return self._sock.recv_into(*args)
+        return self.plain.recv_into(*args)
 
     def recv(self, *args: Any) -> Any:
         self._keep()
-        return self._sock.recv(*args)
+        return self.plain.recv(*args)
 
     def sendall(self, *args: Any) -> Any:
         self._keep()
-        return self._sock.sendall(*args)
+        return self.plain.sendall(*args)
 
     def settimeout(self, timeout: float | None) -> None:
-        """Only the deadline counts; redis-py sets a timeout of its own around some reads."""
+        """Only the deadline counts; redis-py sets a timeout of its own around some reads, and 0 for a mere look."""
+        if timeout == 0:
+            self._looks, self._set = True, 0.0
+            self.plain.settimeout(0)
+        else:
+            self._looks = False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
+        return getattr(self.plain, name)
 
 
 def timed(kind: type[Any]) -> type[Any]:
