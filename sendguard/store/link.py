@@ -21,6 +21,7 @@ from sendguard.store.wire import ASKING
 
 _READ_SIZE = 4096
 _TEXT, _MINUS = b"$-"
+_TEXTS = (bytes, str)
 
 
 def until(expires: float) -> asyncio.Timeout:
@@ -39,10 +40,10 @@ def text_in(reader: Any, data: bytes | bytearray, count: int) -> bytes | str | N
     if not count:
         return None
     reader.feed(data, 0, count)
-    if data[0] != _TEXT or data[1] == _MINUS:  # an error, a push, a list, or null
+    if count == 1 or data[0] != _TEXT or data[1] == _MINUS:  # an error, a push, a list, or null
         return None
     reply = reader.gets()
-    return reply if isinstance(reply, bytes | str) else None
+    return reply if isinstance(reply, _TEXTS) else None
 
 
 class Link:
@@ -74,8 +75,7 @@ class Link:
             # What execute_command adds (retries, routing, events) is not wanted here.
             connection.send_packed_command(hop.pieces)
             return connection.read_response()
-        sock.sendall(b"".join(hop.pieces))
-        reply = text_in(reader, self._buffer, sock.recv_into(self._buffer))
+        reply = text_in(reader, self._buffer, sock.exchange(b"".join(hop.pieces), self._buffer))
         return connection.read_response() if reply is None else reply
 
     def disconnect(self) -> None:
@@ -93,10 +93,10 @@ class AsyncLink:
 
     async def is_quiet(self) -> bool:
         """As `Link.is_quiet`, as far as the event loop has been told."""
-        tap = self._tap
-        if tap is None:
+        tap, reader = self._tap, self._reader
+        if tap is None or reader is None:
             return not await self.connection.can_read()
-        if tap.over or self._reader.has_data():  # type: ignore[union-attr]  # a tap comes with a reader
+        if tap.over or reader.has_data():
             return False
         if tap.passed_on and await self.connection.can_read():
             return False
@@ -107,7 +107,7 @@ class AsyncLink:
         """As `Link.ask`."""
         connection, tap = self.connection, self._tap
         lean = tap is not None and not hop.asking and (not tap.passed_on or await self.is_quiet())
-        if lean and tap is not None:
+        if tap is not None and lean:
             data = await tap.exchange(b"".join(hop.pieces), expires)
             reply = text_in(self._reader, data, len(data))
             if reply is not None:

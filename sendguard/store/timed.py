@@ -30,6 +30,14 @@ class TimedSocket:
             self.plain.settimeout(wanted)
             self._set = wanted
 
+    def exchange(self, data: bytes, buffer: bytearray) -> int:
+        """Send bytes, and read the first ones that come back. Returns how many; 0 for the connection's end."""
+        self._keep()
+        self.plain.sendall(data)
+        self._keep()
+        count: int = self.plain.recv_into(buffer)
+        return count
+
     def recv_into(self, *args: Any) -> Any:
         self._keep()
         return self.plain.recv_into(*args)

@@ -13,10 +13,17 @@ def words(verb: str, script: str, call: Call) -> tuple[str | int, ...]:
     return (verb, script, len(keys), *keys, *call.policy_args, *call.args)
 
 
+_LENGTHS = [f"${length}\r\n" for length in range(1024)]
+"""What precedes a text of that length."""
+
+
 def _pack(texts: tuple[str, ...]) -> bytes:
-    packed = "".join([f"${len(text)}\r\n{text}\r\n" for text in texts])
-    if packed.isascii():
-        return packed.encode()
+    try:
+        packed = "".join([f"{_LENGTHS[len(text)]}{text}\r\n" for text in texts])
+        if packed.isascii():
+            return packed.encode()
+    except IndexError:
+        pass
     encoded = [text.encode() for text in texts]
     return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])
 
