@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from redis._parsers import _AsyncRESP2Parser, _AsyncRESP3Parser, _RESP2Parser, _
 
 from sendguard import SendGuard, StoreUnavailable
 from sendguard.store import AsyncStore, Store
-from sendguard.store.scripts import Command, _script
+from sendguard.store.scripts import Command
 
 A, ANN = "+12025550101", "+14155550101"
 LONG = "long " * 50_000
+BUSY = "local n = 0; for i = 1, 5e7 do n = n + i end; return 'late'"
 PARSERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "hiredis-3": ({"protocol": 3}, {"protocol": 3}),
     "hiredis-2": ({"protocol": 2}, {"protocol": 2}),
@@ -94,8 +96,7 @@ def test_every_kind_of_reply_is_read(store: Any, pool: str) -> None:
 
 
 def test_a_reply_that_comes_late_is_not_read_as_the_next_one(store: Any, valkey: Any) -> None:
-    script = _script("busy", "local n = 0; for i = 1, 3e7 do n = n + i end; return 'late'")
-    busy = Command(("EVAL", script.source, "0"))
+    busy = Command(("EVAL", BUSY, "0"))
     assert _text(store.run(Command(("ECHO", "first")))) == "first"
     began = time.monotonic()
     with pytest.raises(StoreUnavailable):
@@ -104,6 +105,28 @@ def test_a_reply_that_comes_late_is_not_read_as_the_next_one(store: Any, valkey:
     assert store.idle() == 0
     valkey.client.ping()  # when it is done
     assert _text(store.run(Command(("ECHO", "second")))) == "second"
+
+
+def test_more_than_the_kernel_takes_at_once_is_sent_whole_or_in_time(store: Any, valkey: Any) -> None:
+    huge = "huge " * 4_000_000
+    assert _text(store.run(Command(("ECHO", "text")))) == "text"
+    assert _text(store.run(Command(("ECHO", huge)))) == huge
+    with ThreadPoolExecutor(1) as other, redis.Redis.from_url(valkey.url) as client:
+        busy = other.submit(client.eval, BUSY, 0)
+        time.sleep(0.05)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            store.run(Command(("ECHO", huge)), began + 0.1)
+        assert time.monotonic() - began < 0.5
+        busy.result()
+    assert _text(store.run(Command(("ECHO", "text")))) == "text"
+
+
+def test_a_call_whose_time_is_over_is_not_sent(store: Any, pool: str) -> None:
+    store.run(Command(("GET", pool)))
+    with pytest.raises(StoreUnavailable):
+        store.run(Command(("SET", pool, "sent")), time.monotonic() - 0.01)
+    assert store.run(Command(("GET", pool))) is None
 
 
 def test_a_deadline_is_each_calls_own(store: Any) -> None:

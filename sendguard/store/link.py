@@ -106,6 +106,8 @@ class AsyncLink:
     async def ask(self, hop: Hop, expires: float) -> Reply:
         """As `Link.ask`."""
         connection, tap = self.connection, self._tap
+        if time.monotonic() >= expires:
+            raise TimeoutError("timed out")
         lean = tap is not None and not hop.asking and (not tap.passed_on or await self.is_quiet())
         if tap is not None and lean:
             data = await tap.exchange(b"".join(hop.pieces), expires)
