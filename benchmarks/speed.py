@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -24,15 +25,26 @@ _fresh_recipients = itertools.count(100_000_000)
 _keys = itertools.count()
 
 
+class CountingSocket(socket.socket):
+    """A socket that counts what is sent over it."""
+
+    def sendall(self, *args: Any) -> None:
+        """As the socket's own."""
+        CountingConnection.sent += 1
+        super().sendall(*args)
+
+
 class CountingConnection(redis.Connection):
-    """A connection that counts what it sends."""
+    """A connection that counts the commands that go over its wire, each of which is sent as one."""
 
     sent = 0
 
-    def send_packed_command(self, command: Any, check_health: bool = True) -> Any:
-        """As the client's own."""
-        CountingConnection.sent += 1
-        return super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+    def _connect(self) -> socket.socket:
+        plain: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        timeout = plain.gettimeout()
+        counting = CountingSocket(plain.family, plain.type, plain.proto, plain.detach())
+        counting.settimeout(timeout)
+        return counting
 
 
 @dataclass

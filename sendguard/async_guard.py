@@ -36,9 +36,8 @@ from sendguard.models import (
 )
 from sendguard.policy import Policy
 from sendguard.request import Request
-from sendguard.steps import Act, AskAudit, Flow, Join, Poll, Step, Wait
+from sendguard.steps import ASKS_STORE, Act, AskAudit, Flow, Join, Poll, Step, Wait
 from sendguard.store import AsyncStore
-from sendguard.store.scripts import Call, Command
 
 if TYPE_CHECKING:
     from sendguard.metrics import Metrics
@@ -152,7 +151,7 @@ class AsyncSendGuard:
             step = next(flow)
             while True:
                 try:
-                    if isinstance(step, Call | Command):
+                    if isinstance(step, ASKS_STORE):
                         expires = expires or time.monotonic() + self._timeout
                         result = await self._store.run(step, expires)
                     else:

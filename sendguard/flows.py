@@ -133,7 +133,8 @@ class Flows:
 
     def _decided(self, request: Request, max_wait: float, waiter: bool, now: float | None) -> Flow[Decision]:
         """Ask the store; after it failed or came back, only once this process knows what it remembers."""
-        call = self.protocol.decide(request, max_wait=max_wait, waiter=waiter, now=now)
+        conversation = self.protocol.conversation(request)
+        call = self.protocol.decide(request, max_wait=max_wait, waiter=waiter, now=now, conversation=conversation)
         looks = self.keeper.refresh is not None
         if looks and self.keeper.suspect and self.keeper.lines:
             yield from self.keeper.look(self.run, patient=False)
@@ -143,7 +144,7 @@ class Flows:
             if looks and self.keeper.lines:
                 yield from self.keeper.look(self.run, patient=False)
             reply = yield from self.run(call)
-        return understood(self.protocol.decision, reply, request)
+        return understood(self.protocol.decision, reply, request, conversation)
 
     def dry_run(self, request: Request, max_wait: float) -> Flow[DecisionRecord]:
         """What `decide` would answer now, and why; nothing is taken, and nothing is written."""

@@ -35,9 +35,8 @@ from sendguard.models import (
 )
 from sendguard.policy import Policy
 from sendguard.request import Request
-from sendguard.steps import Act, AskAudit, Flow, Join, Poll, Step, Wait
+from sendguard.steps import ASKS_STORE, Act, AskAudit, Flow, Join, Poll, Step, Wait
 from sendguard.store import Store
-from sendguard.store.scripts import Call, Command
 
 if TYPE_CHECKING:
     from sendguard.metrics import Metrics
@@ -196,7 +195,7 @@ class SendGuard:
             step = next(flow)
             while True:
                 try:
-                    if isinstance(step, Call | Command):
+                    if isinstance(step, ASKS_STORE):
                         expires = expires or time.monotonic() + self._timeout
                         result = self._store.run(step, expires)
                     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 _TEXT = re.compile(
@@ -10,6 +11,10 @@ _TEXT = re.compile(
     r"\|([\w-]{16})\|([0-9a-f]{24})\|([\w-]{16})?",
     re.ASCII,
 )
+
+
+receipt_text: Callable[[tuple[str, str, str, str, str, str, str, str]], str] = "|".join
+"""The text of a receipt's fields, in the order of `Receipt`."""
 
 
 class Receipt(NamedTuple):
@@ -29,7 +34,7 @@ class Receipt(NamedTuple):
     answer: str
 
     def __str__(self) -> str:
-        return "|".join(self)
+        return receipt_text(self)
 
     @classmethod
     def parse(cls, text: str) -> Receipt | None:

@@ -30,10 +30,10 @@ def check_recipients(to: str | Iterable[str]) -> tuple[str, ...]:
 
     Raises ValueError naming `to` if there is none, more than 31, or one that is neither E.164 nor an e-mail address.
     """
-    if isinstance(to, (bytes, bytearray)) or not isinstance(to, Iterable):
-        raise ValueError("to must be a handle or an iterable of handles")
     if isinstance(to, str) and is_e164(to):
         return (to,)
+    if isinstance(to, (bytes, bytearray)) or not isinstance(to, Iterable):
+        raise ValueError("to must be a handle or an iterable of handles")
     handles = (to,) if isinstance(to, str) else to
     found: set[str] = set()
     for count, handle in enumerate(handles):
@@ -48,6 +48,14 @@ def check_recipients(to: str | Iterable[str]) -> tuple[str, ...]:
     if not 1 <= len(found) <= MAX_RECIPIENTS:
         raise ValueError(f"to must hold from 1 to {MAX_RECIPIENTS} handles")
     return tuple(sorted(found))
+
+
+def _check_exclude(exclude: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(exclude, tuple) and not exclude:
+        return ()
+    if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
+        raise ValueError("exclude must be an iterable of phone numbers")
+    return tuple(check_number("exclude", number) for number in exclude)
 
 
 class Chat(NamedTuple):
@@ -88,8 +96,7 @@ class Request(NamedTuple):
         idempotency_key: str | None,
     ) -> Request:
         """Check a caller's arguments. Raises ValueError naming the one that is wrong."""
-        if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
-            raise ValueError("exclude must be an iterable of phone numbers")
+        excluded = _check_exclude(exclude)
         if line_type not in (None, "iMessage", "RCS"):
             raise ValueError("line_type must be 'iMessage', 'RCS' or None")
         if idempotency_key is not None and not (isinstance(idempotency_key, str) and 1 <= len(idempotency_key) <= 255):
@@ -97,15 +104,9 @@ class Request(NamedTuple):
         send_kind = _KINDS.get(kind) if isinstance(kind, str) else None
         if send_kind is None:
             raise ValueError("kind must be 'chat' or 'voice_memo'")
-        return cls(
-            recipients=check_recipients(to),
-            kind=send_kind,
-            from_number=None if from_number is None else check_number("from_number", from_number),
-            exclude=tuple(check_number("exclude", number) for number in exclude) if exclude else (),
-            line_type=line_type,
-            idempotency_key=idempotency_key,
-            decision_id=os.urandom(12).hex(),
-        )
+        recipients = check_recipients(to)
+        number = None if from_number is None else check_number("from_number", from_number)
+        return cls(recipients, send_kind, number, excluded, line_type, idempotency_key, os.urandom(12).hex())
 
     @classmethod
     def in_chat(cls, chat: Chat, kind: SendKind, idempotency_key: str | None, *, override_optout: bool) -> Request:

@@ -55,6 +55,8 @@ class Renew:
     """What follows gets the guard's timeout anew: a part of a long piece of work, not one call that somebody awaits."""
 
 
+ASKS_STORE = (Call, Command)
+"""The kinds of step that the store answers."""
 Step = Call | Command | Wait | Poll | Act | AskAudit | Join | Renew
 """All calls of the store between two other steps get the guard's timeout together."""
 Flow = Generator[Step, Any, T]

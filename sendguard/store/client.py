@@ -8,7 +8,7 @@ import time
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import redis
 import redis.asyncio
@@ -19,10 +19,12 @@ from sendguard.errors import SendGuardError, StoreUnavailable
 from sendguard.store.address import Address, read_url
 from sendguard.store.breaker import Breaker
 from sendguard.store.connect import CLUSTER_SLOTS, Connector
-from sendguard.store.route import Hop, NotSent, Pause, Renewed, route
+from sendguard.store.link import AsyncLink, Link, until
+from sendguard.store.route import Hop, NotSent, Pause, Renewed, first_hop, route
 from sendguard.store.scripts import Call, Command, Reply
-from sendguard.store.wire import ASKING, words
+from sendguard.store.wire import words
 
+L = TypeVar("L", Link, AsyncLink)
 _REFUSALS = ("NOOVERRIDES", "UNKNOWNLINE", "NOGROUP", "BUSYGROUP")
 
 
@@ -87,28 +89,28 @@ def _opened(store: Any, kinds: tuple[type, str], key: str, timeout: float) -> tu
     return None, Connector(target, key, timeout, is_async=ready is redis.asyncio.Redis)
 
 
-class _Idle:
-    """Connections that nobody uses, by the server that they lead to. A forked process starts with none."""
+class _Idle(Generic[L]):
+    """Links that nobody uses, by the server that they lead to. A forked process starts with none."""
 
     def __init__(self) -> None:
-        self._by_address: defaultdict[Address | None, deque[Any]] = defaultdict(deque)
+        self._by_address: defaultdict[Address | None, deque[L]] = defaultdict(deque)
         after_fork(self, _Idle._forget)
 
     def _forget(self) -> None:
         self._by_address = defaultdict(deque)
 
-    def pop(self, address: Address | None) -> Any | None:
+    def pop(self, address: Address | None) -> L | None:
         try:
             return self._by_address[address].pop()
         except IndexError:
             return None
 
-    def add(self, address: Address | None, connection: Any) -> None:
-        self._by_address[address].append(connection)
+    def add(self, link: L) -> None:
+        self._by_address[link.address].append(link)
 
-    def drain(self) -> list[Any]:
+    def drain(self) -> list[L]:
         kept, self._by_address = self._by_address, defaultdict(deque)
-        return [connection for some in kept.values() for connection in some]
+        return [link for some in kept.values() for link in some]
 
 
 class Store:
@@ -125,7 +127,8 @@ class Store:
         self._client, connector = _opened(store, (redis.Redis, "FakeRedis"), key, timeout)
         if connector is not None:
             self._connector, self._primary = connector, connector.primary
-        self._idle, self.breaker = _Idle(), Breaker()
+        self._idle: _Idle[Link] = _Idle()
+        self.breaker = Breaker()
 
     def watch(self) -> bool:
         """Have decisions raise StoreRenewed where the store may have changed; False for one that cannot."""
@@ -154,9 +157,18 @@ class Store:
     def _routed(self, call: Call | Command, expires: float) -> Reply:
         if self._client is not None:
             return _by_client(self._client, call)
-        hops = route(call, self._primary)
+        hop = first_hop(call, self._primary)
         try:
-            step = next(hops)
+            reply = self._take(hop, expires)
+        except Exception as error:
+            reply = self._mended(call, error, expires)
+        return self._connector.read(call, reply)
+
+    def _mended(self, call: Call | Command, error: Exception, expires: float) -> Reply:
+        hops = route(call, self._primary)
+        next(hops)  # which has failed
+        step = hops.throw(error)
+        try:
             while True:
                 try:
                     reply = self._take(step, expires)
@@ -165,52 +177,46 @@ class Store:
                 else:
                     step = hops.send(reply)
         except StopIteration as done:
-            return self._connector.read(call, done.value)
+            return done.value
 
     def _take(self, step: Hop | Pause, expires: float) -> Reply:
         if isinstance(step, Pause):
             if time.monotonic() + step.seconds >= expires:
                 raise TimeoutError
             return time.sleep(step.seconds)
-        connection = self._borrow(step, expires)
+        link = self._borrow(step, expires)
         try:
-            connection._sock.expires = expires
-            if step.asking:
-                connection.send_packed_command(ASKING)
-                connection.read_response()
-            # What execute_command adds (retries, routing, events) is not wanted here, and would double the time.
-            connection.send_packed_command(step.pieces)
-            reply = connection.read_response()
+            reply = link.ask(step, expires)
         except ResponseError:
-            self._give_back(connection)
+            self._give_back(link)
             raise
         except BaseException:
-            connection.disconnect()
+            link.disconnect()
             raise
-        self._give_back(connection)
+        self._give_back(link)
         return reply
 
-    def _borrow(self, hop: Hop, expires: float) -> Any:
+    def _borrow(self, hop: Hop, expires: float) -> Link:
         """A connection that nobody uses, or a new one. Raises NotSent, or Renewed."""
-        while (connection := self._idle.pop(hop.address)) is not None:
+        while (link := self._idle.pop(hop.address)) is not None:
             try:
-                if not connection.can_read():
-                    return connection
+                if link.is_quiet():
+                    return link
             except (RedisError, OSError):
                 pass
-            for lost in (connection, *self._idle.drain()):
+            for lost in (link, *self._idle.drain()):
                 lost.disconnect()
             if hop.wary:
                 raise Renewed
         opening = _Opening(lambda: self._open(hop.address), self._give_back)
         return opening.wait(expires - time.monotonic())
 
-    def _open(self, address: Address | None) -> Any:
+    def _open(self, address: Address | None) -> Link:
         if address is None and self._primary.moves:
             address = self._discover()
         connection = self._connector.connection(address)
         connection.connect()
-        return connection
+        return Link(connection, address)
 
     def _discover(self) -> Address:
         connector = self._connector
@@ -228,17 +234,17 @@ class Store:
                 node.disconnect()
         raise NotSent("ClusterDownError")
 
-    def _give_back(self, connection: Any) -> None:
+    def _give_back(self, link: Link) -> None:
         if self._closed:
-            connection.disconnect()
+            link.disconnect()
         else:
-            self._idle.add((connection.host, connection.port) if self._primary.moves else None, connection)
+            self._idle.add(link)
 
     def close(self) -> None:
         """Close the connections that were made here; a client that was handed in stays open."""
         self._closed = True
-        for connection in self._idle.drain():
-            connection.disconnect()
+        for link in self._idle.drain():
+            link.disconnect()
         if self._owned and self._client is not None:
             self._client.close()
 
@@ -255,34 +261,34 @@ def _by_client(client: Any, call: Call | Command) -> Reply:
 class _Opening:
     """A connection being made in a thread of its own: looking up a name, or TLS, cannot be timed out otherwise."""
 
-    def __init__(self, make: Callable[[], Any], too_late: Callable[[Any], None]) -> None:
+    def __init__(self, make: Callable[[], Link], too_late: Callable[[Link], None]) -> None:
         self._make, self._too_late = make, too_late
         self._lock, self._done = threading.Lock(), threading.Event()
         self._left = False
-        self._connection: Any = None
+        self._link: Link | None = None
         self._error: BaseException | None = None
         threading.Thread(target=self._run, name="sendguard-connect", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            self._connection = self._make()
+            self._link = self._make()
         except BaseException as error:
             self._error = error
         with self._lock:
             self._done.set()
-            if self._left and self._connection is not None:
-                self._too_late(self._connection)
+            if self._left and self._link is not None:
+                self._too_late(self._link)
 
-    def wait(self, seconds: float) -> Any:
+    def wait(self, seconds: float) -> Link:
         """The connection. Raises NotSent if it cannot be made, or not in time."""
         self._done.wait(max(0.0, seconds))
         with self._lock:
             if not self._done.is_set():
                 self._left = True
                 raise NotSent("TimeoutError")
-        if self._error is not None:
+        if self._link is None:
             raise self._error if isinstance(self._error, NotSent) else NotSent(type(self._error).__name__)
-        return self._connection
+        return self._link
 
 
 class AsyncStore:
@@ -293,7 +299,8 @@ class AsyncStore:
         self._client, connector = _opened(store, (redis.asyncio.Redis, "FakeAsyncRedis"), key, timeout)
         if connector is not None:
             self._connector, self._primary = connector, connector.primary
-        self._idle, self.breaker = _Idle(), Breaker()
+        self._idle: _Idle[AsyncLink] = _Idle()
+        self.breaker = Breaker()
 
     def watch(self) -> bool:
         """Have decisions raise StoreRenewed where the store may have changed; False for one that cannot."""
@@ -306,10 +313,8 @@ class AsyncStore:
         now = time.monotonic()
         if not self.breaker.allows(now):
             raise StoreUnavailable(_OPEN)
-        left = self._timeout if expires is None else expires - now
         try:
-            async with asyncio.timeout(left):
-                reply = await self._routed(call)
+            reply = await self._routed(call, now + self._timeout if expires is None else expires)
         except Exception as error:
             failure = _failure(error)
             if type(failure) is StoreUnavailable:
@@ -318,58 +323,66 @@ class AsyncStore:
         self.breaker.worked()
         return reply
 
-    async def _routed(self, call: Call | Command) -> Reply:
+    async def _routed(self, call: Call | Command, expires: float) -> Reply:
         if self._client is not None:
-            return await _by_async_client(self._client, call)
-        hops = route(call, self._primary)
+            async with until(expires):
+                return await _by_async_client(self._client, call)
+        hop = first_hop(call, self._primary)
         try:
-            step = next(hops)
+            reply = await self._take(hop, expires)
+        except Exception as error:
+            reply = await self._mended(call, error, expires)
+        return self._connector.read(call, reply)
+
+    async def _mended(self, call: Call | Command, error: Exception, expires: float) -> Reply:
+        hops = route(call, self._primary)
+        next(hops)  # which has failed
+        step = hops.throw(error)
+        try:
             while True:
                 try:
-                    reply = await self._take(step)
+                    reply = await self._take(step, expires)
                 except Exception as error:
                     step = hops.throw(error)
                 else:
                     step = hops.send(reply)
         except StopIteration as done:
-            return self._connector.read(call, done.value)
+            return done.value
 
-    async def _take(self, step: Hop | Pause) -> Reply:
+    async def _take(self, step: Hop | Pause, expires: float) -> Reply:
         if isinstance(step, Pause):
-            return await asyncio.sleep(step.seconds)
-        connection = await self._borrow(step)
+            async with until(expires):
+                return await asyncio.sleep(step.seconds)
+        link = await self._borrow(step, expires)
         try:
-            if step.asking:
-                await connection.send_packed_command(ASKING)
-                await connection.read_response()
-            await connection.send_packed_command(step.pieces)
-            reply = await connection.read_response()
+            reply = await link.ask(step, expires)
         except ResponseError:
-            await self._give_back(connection)
+            await self._give_back(link)
             raise
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await link.disconnect()
             raise
-        await self._give_back(connection)
+        await self._give_back(link)
         return reply
 
-    async def _borrow(self, hop: Hop) -> Any:
-        while (connection := self._idle.pop(hop.address)) is not None:
+    async def _borrow(self, hop: Hop, expires: float) -> AsyncLink:
+        while (link := self._idle.pop(hop.address)) is not None:
             try:
-                if not await connection.can_read():
-                    return connection
+                if await link.is_quiet():
+                    return link
             except (RedisError, OSError):
                 pass
-            for lost in (connection, *self._idle.drain()):
-                await lost.disconnect(nowait=True)
+            for lost in (link, *self._idle.drain()):
+                await lost.disconnect()
             if hop.wary:
                 raise Renewed
-        try:
-            return await self._open(hop.address)
-        except (RedisError, OSError) as error:
-            raise NotSent(type(error).__name__) from None
+        async with until(expires):
+            try:
+                return await self._open(hop.address)
+            except (RedisError, OSError) as error:
+                raise NotSent(type(error).__name__) from None
 
-    async def _open(self, address: Address | None) -> Any:
+    async def _open(self, address: Address | None) -> AsyncLink:
         if address is None and self._primary.moves:
             address = await self._discover()
         connection = self._connector.connection(address)
@@ -378,7 +391,7 @@ class AsyncStore:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        return connection
+        return AsyncLink(connection, address)
 
     async def _discover(self) -> Address:
         connector = self._connector
@@ -397,17 +410,17 @@ class AsyncStore:
                 await node.disconnect(nowait=True)
         raise NotSent("ClusterDownError")
 
-    async def _give_back(self, connection: Any) -> None:
+    async def _give_back(self, link: AsyncLink) -> None:
         if self._closed:
-            await connection.disconnect(nowait=True)
+            await link.disconnect()
         else:
-            self._idle.add((connection.host, connection.port) if self._primary.moves else None, connection)
+            self._idle.add(link)
 
     async def close(self) -> None:
         """As `Store.close`."""
         self._closed = True
-        for connection in self._idle.drain():
-            await connection.disconnect(nowait=True)
+        for link in self._idle.drain():
+            await link.disconnect()
         if self._owned and self._client is not None:
             await self._client.aclose()
 

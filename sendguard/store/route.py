@@ -1,6 +1,7 @@
 """How one call finds the server that may answer it: loading a script, following a move, trying once more. Pure.
 
 `route` is a generator that both clients carry out: it yields a `Hop` or a `Pause`, and is sent the reply or the error.
+Its first hop is `first_hop`, by which nearly every call is answered.
 """
 
 from __future__ import annotations
@@ -73,16 +74,22 @@ class Primary:
 Route = Generator[Hop | Pause, Reply, Reply]
 
 
+def first_hop(call: Call | Command, primary: Primary) -> Hop:
+    """How a call is tried first."""
+    if isinstance(call, Call):
+        return Hop(evalsha(call), primary.address, False, primary.watched and call.script is DECIDE)
+    return Hop(command(call), primary.address, False, False)
+
+
 def route(call: Call | Command, primary: Primary) -> Route:
     """The hops of one call. An error that is not mended on the way is raised as it came.
 
     What the store may have carried out is sent again only where that does no harm (`Call.repeatable`); so a lost reply
     never spends twice.
     """
-    pieces = evalsha(call) if isinstance(call, Call) else command(call)
+    pieces, _, _, wary = first_hop(call, primary)
     ask: Address | None = None
     redirects, again = 0, True
-    wary = primary.watched and isinstance(call, Call) and call.script is DECIDE
     while True:
         try:
             return (yield Hop(pieces, ask or primary.address, ask is not None, wary))

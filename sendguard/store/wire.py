@@ -13,10 +13,17 @@ def words(verb: str, script: str, call: Call) -> tuple[str | int, ...]:
     return (verb, script, len(keys), *keys, *call.policy_args, *call.args)
 
 
+_LENGTHS = [f"${length}\r\n" for length in range(1024)]
+"""What precedes a text of that length."""
+
+
 def _pack(texts: tuple[str, ...]) -> bytes:
-    packed = "".join([f"${len(text)}\r\n{text}\r\n" for text in texts])
-    if packed.isascii():
-        return packed.encode()
+    try:
+        packed = "".join([f"{_LENGTHS[len(text)]}{text}\r\n" for text in texts])
+        if packed.isascii():
+            return packed.encode()
+    except IndexError:
+        pass
     encoded = [text.encode() for text in texts]
     return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])
 
@@ -24,24 +31,17 @@ def _pack(texts: tuple[str, ...]) -> bytes:
 _packed_once = lru_cache(maxsize=256)(_pack)
 
 
-@lru_cache(maxsize=64)
-def _head(sha: str, keys: int, parts: int) -> bytes:
-    return b"*%d\r\n" % (3 + parts) + _pack(("EVALSHA", sha, str(keys)))
+@lru_cache(maxsize=256)
+def _head(sha: str, keys: int, parts: int, pool_keys: tuple[str, ...]) -> bytes:
+    return b"*%d\r\n" % (3 + parts) + _pack(("EVALSHA", sha, str(keys), *pool_keys))
 
 
 def evalsha(call: Call) -> list[bytes]:
     """The EVALSHA command of a call, in pieces to send one after the other."""
-    keys = len(call.pool_keys) + len(call.keys)
-    parts = keys + len(call.policy_args) + len(call.args)
-    return [
-        b"".join((
-            _head(call.script.sha, keys, parts),
-            _packed_once(call.pool_keys),
-            _pack(call.keys),
-            _packed_once(call.policy_args),
-            _pack(call.args),
-        ))
-    ]  # fmt: skip
+    script, pool_keys, own_keys, policy_args, own_args, _ = call
+    keys = len(pool_keys) + len(own_keys)
+    head = _head(script.sha, keys, keys + len(policy_args) + len(own_args), pool_keys)
+    return [b"".join((head, _pack(own_keys), _packed_once(policy_args), _pack(own_args)))]
 
 
 def command(call: Command) -> list[bytes]:
