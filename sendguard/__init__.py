@@ -11,6 +11,7 @@ from sendguard.errors import (
     WebhookRejected,
 )
 from sendguard.guard import SendGuard
+from sendguard.lease import Lease
 from sendguard.middleware.transport import AsyncSendGuardTransport, SendGuardTransport
 from sendguard.models import (
     Change,
@@ -37,6 +38,7 @@ __all__ = [
     "DecisionRecord",
     "Explanation",
     "Health",
+    "Lease",
     "Line",
     "LineStatus",
     "LinqError",

@@ -6,6 +6,7 @@ import asyncio
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
@@ -18,6 +19,7 @@ from sendguard.alerts.plan import Plan
 from sendguard.background import AsyncBackground, Finished
 from sendguard.flows import keep_failed, new_guard_parts, number_of
 from sendguard.guard import Headers, environment
+from sendguard.lease import Lease
 from sendguard.linq.client import AsyncLinqClient
 from sendguard.linq.poller import AsyncPoller
 from sendguard.middleware.guarded import AsyncF, Options, guard_async_function
@@ -66,17 +68,20 @@ class AsyncSendGuard:
         refresh: float | None = 1.0,
         record_decisions: bool = True,
         metrics: Metrics | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self._flows = new_guard_parts(
-            pool, policy, hash_key, webhook_secret, clock, timeout, refresh, record_decisions, metrics
+            pool, policy, hash_key, webhook_secret, clock, timeout, refresh, record_decisions, metrics, lease
         )
         self._store = AsyncStore(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._timeout = timeout
-        if self._flows.keeper.refresh is not None and not self._store.watch():
-            self._flows.keeper.refresh = None  # what it holds ends with this process
-        self._unkept = self._flows.keeper.refresh is not None
-        self._keeping: AsyncBackground | None = None
+        if not self._store.is_server:  # what it holds ends with this process
+            self._flows.keeper.refresh = self._flows.lending = None
+        elif refresh is not None:
+            self._store.watch()
+        self._unkept = bool(self._flows.background())
+        self._keeping: list[AsyncBackground] = []
         self._client: AsyncLinqClient | None = None
         self.pool = pool
 
@@ -98,9 +103,11 @@ class AsyncSendGuard:
 
     async def close(self) -> None:
         """Close the connections that this guard opened, and end what it does in the background."""
-        self._unkept = False
-        if self._keeping is not None:
-            await self._keeping.stop()
+        begun, self._unkept = bool(self._keeping), False
+        for work in self._keeping:
+            await work.stop()
+        if begun:
+            await self._drive(self._flows.close())
         await self._store.close()
         if self._client is not None:
             await self._client.close()
@@ -125,18 +132,20 @@ class AsyncSendGuard:
         return None  # Renew: the shell has done it
 
     def _keep(self) -> None:
-        """Start looking at the pool in the background, for as long as somebody holds this guard."""
+        """Start what is done in the background, for as long as somebody holds this guard."""
         self._unkept = False
         guard = weakref.ref(self)
 
-        async def step() -> float:
+        async def step(number: int) -> float:
             found = guard()
             if found is None:
                 raise Finished
-            return await found._drive(found._flows.keep())
+            return await found._drive(found._flows.background()[number].step())
 
-        rest = self._flows.keeper.refresh or 1.0
-        self._keeping = AsyncBackground(step, failed=keep_failed, rest=rest, name="sendguard-keeper").start()
+        self._keeping = [
+            AsyncBackground(partial(step, i), failed=keep_failed, rest=work.rest, name=work.name).start()
+            for i, work in enumerate(self._flows.background())
+        ]
 
     def _linq(self) -> AsyncLinqClient:
         if self._client is None:

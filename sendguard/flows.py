@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sendguard.degraded import Degraded
 from sendguard.errors import LinqError, SendBlocked, SendGuardError, StoreUnavailable, UnknownDecision, UnknownLine
 from sendguard.keeper import Keeper
+from sendguard.lease import Lease, check_lease
+from sendguard.lending import Lending, until_given_back
 from sendguard.linq.events import LineUpdate, MessageFailed, MessageSeen
 from sendguard.linq.webhooks import read_webhook
 from sendguard.logs import LOGGER, Outages, tell, tell_change, tell_decision
@@ -33,7 +35,16 @@ from sendguard.models import (
 )
 from sendguard.policy import Policy
 from sendguard.protocol import POLL_COOLDOWN_CODES, Protocol
-from sendguard.replies import changes_of, decisions_of, line_of, record_of, server_time, texts, transitions_of
+from sendguard.replies import (
+    called_back_of,
+    changes_of,
+    decisions_of,
+    line_of,
+    record_of,
+    server_time,
+    texts,
+    transitions_of,
+)
 from sendguard.request import Request, check_number
 from sendguard.steps import Flow, Poll, Renew, Wait
 from sendguard.store import ScriptRefused, StoreRenewed
@@ -47,8 +58,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LINES_PER_CALL = 200
 _RECORDS_PER_CALL = 1000
+_LISTENS_AGAIN = 0.2
+"""Seconds after which a process listens again for what is called back, where it could not."""
 _SLOT_GRACE = 0.05
 """Seconds that a waiter may still wait for the slot it holds when its max_wait has just passed."""
+
+
+class Work(NamedTuple):
+    """What is done again and again. step: returns the seconds until the next; rest: those seconds after a failure."""
+
+    name: str
+    step: Callable[[], Flow[float]]
+    rest: float
 
 
 class Flows:
@@ -64,8 +85,12 @@ class Flows:
         clock: Callable[[], float] | None,
         refresh: float | None,
         watch: Watch | None = None,
+        lease: Lease | None = None,
+        record: bool = True,
     ) -> None:
+        """lease: what this process may borrow, None for nothing. record: whether decisions are recorded."""
         self.protocol = protocol
+        self.lending = None if lease is None else Lending(protocol, lease, self.run, self._now, record)
         self.watch = watch
         self.keeper = Keeper(protocol, refresh, clock)
         self.degraded = Degraded(protocol, self.keeper) if protocol.policy.on_store_error == "degraded" else None
@@ -114,10 +139,15 @@ class Flows:
 
     def _decide(self, request: Request, max_wait: float, *, waiter: bool) -> Flow[Decision]:
         now = self._now()
+        conversation = self.protocol.conversation(request)
+        if self.lending is not None and (lent := self.lending.loans.decide(request, conversation, now)) is not None:
+            if LOGGER.isEnabledFor(logging.DEBUG):
+                tell_decision(self.protocol.pool, conversation, lent)
+            return lent
         try:
             if self.degraded is not None and self.degraded.since is not None:
                 raise StoreUnavailable("the store is not asked before it knows what was sent without it")
-            decision = yield from self._decided(request, max_wait, waiter, now)
+            decision = yield from self._decided(request, conversation, max_wait, waiter, now)
         except StoreUnavailable:
             self.keeper.suspect = True
             found = None if self.degraded is None else self.degraded.decide(request, now)
@@ -128,13 +158,18 @@ class Flows:
         if now is not None and decision.retry_after is not None:
             decision = replace(decision, retry_after=_reaching(now, decision.retry_after))
         if LOGGER.isEnabledFor(logging.DEBUG):
-            tell_decision(self.protocol.pool, self.protocol.conversation(request), decision)
+            tell_decision(self.protocol.pool, conversation, decision)
         return decision
 
-    def _decided(self, request: Request, max_wait: float, waiter: bool, now: float | None) -> Flow[Decision]:
+    def _decided(
+        self, request: Request, conversation: str, max_wait: float, waiter: bool, now: float | None
+    ) -> Flow[Decision]:
         """Ask the store; after it failed or came back, only once this process knows what it remembers."""
-        conversation = self.protocol.conversation(request)
-        call = self.protocol.decide(request, max_wait=max_wait, waiter=waiter, now=now, conversation=conversation)
+        asked = None if self.lending is None else self.lending.asks(request, now)
+        borrower = "" if asked is None or self.lending is None else self.lending.loans.process
+        call = self.protocol.decide(
+            request, max_wait=max_wait, waiter=waiter, now=now, conversation=conversation, borrower=borrower
+        )
         looks = self.keeper.refresh is not None
         if looks and self.keeper.suspect and self.keeper.lines:
             yield from self.keeper.look(self.run, patient=False)
@@ -144,7 +179,10 @@ class Flows:
             if looks and self.keeper.lines:
                 yield from self.keeper.look(self.run, patient=False)
             reply = yield from self.run(call)
-        return understood(self.protocol.decision, reply, request, conversation)
+        decision = understood(self.protocol.decision, reply, request, conversation)
+        if asked is not None and self.lending is not None:
+            understood(self.lending.lent, reply, decision, conversation, asked)
+        return decision
 
     def dry_run(self, request: Request, max_wait: float) -> Flow[DecisionRecord]:
         """What `decide` would answer now, and why; nothing is taken, and nothing is written."""
@@ -191,19 +229,28 @@ class Flows:
             call = self.protocol.settle(decision, unsent=unsent, opted_out=code == 2024, closed_for=closed_for, now=now)
             known = not (unsent and self.degraded is not None and self.degraded.unsent(decision, now))
             if call is not None and known:
-                yield from self.run(call)
+                yield from self._called_back((yield from self.run(call)))
         if number is not None and code in POLL_COOLDOWN_CODES:
-            self._told((yield from self.run(self.protocol.cool_down(number, now))), "outcome")
+            yield from self._told((yield from self.run(self.protocol.cool_down(number, now))), "outcome")
         elif number is not None and code == 2006:
-            self._told((yield from self.run(self.protocol.release([number], None, now, "outcome"))), "outcome")
+            yield from self._told(
+                (yield from self.run(self.protocol.release([number], None, now, "outcome"))), "outcome"
+            )
 
     # Observations ----------------------------------------------------------------------------------------------------
 
-    def _told(self, reply: Sequence[Any], source: str) -> tuple[Change, ...]:
+    def _told(self, reply: Sequence[Any], source: str) -> Flow[tuple[Change, ...]]:
+        """What an observation changed, once no process can use any more what it was lent of the lines that changed."""
         changes = understood(changes_of, reply, source)
         for change in changes:
             tell_change(self.protocol.pool, change)
+        yield from self._called_back(reply)
         return changes
+
+    def _called_back(self, reply: Sequence[Any]) -> Flow[None]:
+        called_back = understood(called_back_of, reply)
+        if called_back:
+            yield from until_given_back(called_back, self.lending, self.protocol, self.run, self._now)
 
     def handle_webhook(self, body: bytes | str, headers: Mapping[str, str] | Iterable[Any]) -> Flow[tuple[Change, ...]]:
         """Verify a webhook and apply it once."""
@@ -243,7 +290,7 @@ class Flows:
             raise
         if isinstance(news, LineUpdate):
             self.keeper.told(call)
-        return self._told(reply, "webhook")
+        return (yield from self._told(reply, "webhook"))
 
     def sync_lines(self) -> Flow[tuple[Change, ...]]:
         """One poll, applied; what it learnt counts from when its request was sent."""
@@ -257,7 +304,7 @@ class Flows:
         for batch in _batches(updates, _LINES_PER_CALL):
             yield Renew()
             call = self.protocol.observe(batch, source="poll", rest=rest, now=self._now())
-            changes += self._told((yield from self.run(call)), "poll")
+            changes += yield from self._told((yield from self.run(call)), "poll")
         yield Renew()
         numbers = [update.number for update in updates]
         released, held = yield from self.run(self.protocol.sweep(numbers, sent_at, self._now()))
@@ -266,7 +313,7 @@ class Flows:
             tell(logging.WARNING, "lines_held", text, len(held), pool=self.protocol.pool, lines=len(held))
         if released:
             call = self.protocol.release(texts(released), sent_at, self._now(), "poll")
-            changes += self._told((yield from self.run(call)), "poll")
+            changes += yield from self._told((yield from self.run(call)), "poll")
         return tuple(changes)
 
     def _found(self) -> Flow[float]:
@@ -285,8 +332,26 @@ class Flows:
         yield Renew()
         return 0.0
 
+    def background(self) -> tuple[Work, ...]:
+        """What each process does in the background."""
+        works = []
+        if self.keeper.refresh is not None:
+            works.append(Work("sendguard-keeper", self.keep, self.keeper.refresh))
+        if self.lending is not None:
+            works.append(Work("sendguard-lender", self.lending.listen, _LISTENS_AGAIN))
+        return tuple(works)
+
+    def close(self) -> Flow[None]:
+        """Give back what is lent to this process; what cannot be given back runs out."""
+        if self.lending is not None:
+            self.lending.loans.deafen()
+            try:
+                yield from self.lending.give_back(all_of_it=True)
+            except StoreUnavailable as error:
+                keep_failed(error)
+
     def keep(self) -> Flow[float]:
-        """One round of what each process does in the background. Returns the seconds until the next."""
+        """One round of looking at the pool. Returns the seconds until the next."""
         assert self.keeper.refresh is not None
         try:
             yield from self.keeper.look(self.run, patient=True)
@@ -313,20 +378,20 @@ class Flows:
             health=_check_value("health", health),
             now=self._now(),
         )
-        self._told((yield from self.run(call)), source)
+        yield from self._told((yield from self.run(call)), source)
         return (yield from self.line(number))
 
     def pause(self, number: str, until: float | None) -> Flow[Line]:
         """Stop sends on a line."""
         check_number("number", number)
         call = self.protocol.pause(number, _check_time("until", until), self._now())
-        self._told((yield from self.run(call)), "operator")
+        yield from self._told((yield from self.run(call)), "operator")
         return (yield from self.line(number))
 
     def resume(self, number: str) -> Flow[Line]:
         """End a pause and a cooling down."""
         call = self.protocol.resume(check_number("number", number), self._now())
-        self._told((yield from self.run(call)), "operator")
+        yield from self._told((yield from self.run(call)), "operator")
         return (yield from self.line(number))
 
     # The pool --------------------------------------------------------------------------------------------------------
@@ -360,7 +425,7 @@ class Flows:
             raise ValueError("decision_id must be as a decision has it: 24 digits and letters a to f")
         found: list[DecisionRecord] = []
         before, page = "", _RECORDS_PER_CALL
-        while page == _RECORDS_PER_CALL and not (found and found[-1].remembered is None):
+        while page == _RECORDS_PER_CALL and not (found and found[-1].remembered in (None, "lent")):
             reply = yield from self.run(self.protocol.decisions_before(before, page))
             records = understood(decisions_of, reply)
             found += (record for record in records if record.decision_id == decision_id)
@@ -445,6 +510,7 @@ def new_guard_parts(
     refresh: float | None,
     record_decisions: bool = True,
     metrics: Metrics | None = None,
+    lease: Lease | None = None,
 ) -> Flows:
     """The flows of a guard from the arguments of its constructor. Raises ValueError naming the one that is wrong."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
@@ -464,8 +530,9 @@ def new_guard_parts(
         raise ValueError("webhook_secret must be a secret or several, newest first")
     if not isinstance(record_decisions, bool):
         raise ValueError("record_decisions must be True or False")
-    protocol = Protocol(pool, policy or Policy(), hash_key, record=record_decisions)
-    return Flows(protocol, secrets, clock, refresh, watch_of(pool, check_metrics(metrics)))
+    protocol = Protocol(pool, policy or Policy(), hash_key, record=record_decisions, lease=check_lease(lease))
+    watch = watch_of(pool, check_metrics(metrics))
+    return Flows(protocol, secrets, clock, refresh, watch, lease, record_decisions)
 
 
 def number_of(decision: Decision) -> str:

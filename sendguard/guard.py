@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import wait
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import redis
@@ -17,6 +18,7 @@ from sendguard.alerts.models import Rule, Severity
 from sendguard.alerts.plan import Plan
 from sendguard.background import Background, Finished, after_fork
 from sendguard.flows import keep_failed, new_guard_parts, number_of
+from sendguard.lease import Lease
 from sendguard.linq.client import LinqClient
 from sendguard.linq.poller import Poller
 from sendguard.middleware.guarded import F, Options, guard_function
@@ -45,6 +47,10 @@ T = TypeVar("T")
 Headers = Mapping[str, str] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
 
 
+def _lease(ttl: str) -> Lease:
+    return Lease(ttl=float(ttl))
+
+
 def environment() -> dict[str, Any]:
     """The constructor's arguments that the environment gives."""
     get = os.environ.get
@@ -57,11 +63,12 @@ def environment() -> dict[str, Any]:
         "api_key": get("LINQ_API_KEY") or get("LINQ_API_V3_API_KEY"),
         "api_base_url": get("LINQ_API_V3_BASE_URL"),
     }
-    if timeout := get("SENDGUARD_TIMEOUT"):
-        try:
-            found["timeout"] = float(timeout)
-        except ValueError:
-            raise ValueError("SENDGUARD_TIMEOUT must be a number of seconds") from None
+    for name, argument, kind in (("SENDGUARD_TIMEOUT", "timeout", float), ("SENDGUARD_LEASE_TTL", "lease", _lease)):
+        if value := get(name):
+            try:
+                found[argument] = kind(value)
+            except ValueError:
+                raise ValueError(f"{name} must be a number of seconds") from None
     return {name: value for name, value in found.items() if value}
 
 
@@ -78,6 +85,8 @@ class SendGuard:
     clock: a callable returning Unix seconds, for tests and simulations; without it time is the store's, one clock for
     all processes. record_decisions: whether each decision is written to the record that `decisions` and `explain` read.
     metrics: what counts for Prometheus, a `sendguard.metrics.Metrics`; None counts nothing.
+    lease: what this process may borrow from the store, to decide several sends of a conversation in memory; None:
+    nothing, each decision is the store's. `memory://` needs none. See docs/leases.md.
 
     refresh: seconds between looks at the pool in the background (a thread that starts with the first call; one command
     a look), by which this process notices that the store forgot something, and knows the lines while it is out of
@@ -101,17 +110,20 @@ class SendGuard:
         refresh: float | None = 1.0,
         record_decisions: bool = True,
         metrics: Metrics | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self._flows = new_guard_parts(
-            pool, policy, hash_key, webhook_secret, clock, timeout, refresh, record_decisions, metrics
+            pool, policy, hash_key, webhook_secret, clock, timeout, refresh, record_decisions, metrics, lease
         )
         self._store = Store(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._timeout = timeout
-        if self._flows.keeper.refresh is not None and not self._store.watch():
-            self._flows.keeper.refresh = None  # what it holds ends with this process
-        self._unkept = self._flows.keeper.refresh is not None
-        self._keeping: Background | None = None
+        if not self._store.is_server:  # what it holds ends with this process
+            self._flows.keeper.refresh = self._flows.lending = None
+        elif refresh is not None:
+            self._store.watch()
+        self._unkept = bool(self._flows.background())
+        self._keeping: list[Background] = []
         after_fork(self, SendGuard._forked)
         self._client: LinqClient | None = None
         self.pool = pool
@@ -120,7 +132,8 @@ class SendGuard:
     def from_env(cls, **overrides: Any) -> SendGuard:
         """A guard from the environment; keyword arguments, as the constructor's, come first.
 
-        Reads SENDGUARD_STORE, SENDGUARD_POOL, SENDGUARD_HASH_KEY, SENDGUARD_TIMEOUT, LINQ_WEBHOOK_SECRET (several:
+        Reads SENDGUARD_STORE, SENDGUARD_POOL, SENDGUARD_HASH_KEY, SENDGUARD_TIMEOUT, SENDGUARD_LEASE_TTL (seconds; a
+        `Lease` of so long), LINQ_WEBHOOK_SECRET (several:
         comma-separated, newest first), LINQ_API_KEY or LINQ_API_V3_API_KEY, LINQ_API_V3_BASE_URL.
         """
         return cls(**{**environment(), **overrides})
@@ -136,9 +149,13 @@ class SendGuard:
 
     def close(self) -> None:
         """Close the connections that this guard opened, and end what it does in the background."""
-        self._unkept = False
-        if self._keeping is not None:
-            self._keeping.stop(2 * self._timeout)
+        begun, self._unkept = bool(self._keeping), False
+        for work in self._keeping:
+            work.ask_to_stop()
+        if begun:
+            self._drive(self._flows.close())
+        for work in self._keeping:
+            work.stop(2 * self._timeout)
         self._store.close()
         if self._client is not None:
             self._client.close()
@@ -166,21 +183,23 @@ class SendGuard:
         return None  # Renew: the shell has done it
 
     def _forked(self) -> None:
-        self._keeping, self._unkept = None, self._flows.keeper.refresh is not None
+        self._keeping, self._unkept = [], bool(self._flows.background())
 
     def _keep(self) -> None:
-        """Start looking at the pool in the background, for as long as somebody holds this guard."""
+        """Start what is done in the background, for as long as somebody holds this guard."""
         self._unkept = False
         guard = weakref.ref(self)
 
-        def step() -> float:
+        def step(number: int) -> float:
             found = guard()
             if found is None:
                 raise Finished
-            return found._drive(found._flows.keep())
+            return found._drive(found._flows.background()[number].step())
 
-        rest = self._flows.keeper.refresh or 1.0
-        self._keeping = Background(step, failed=keep_failed, rest=rest, name="sendguard-keeper").start()
+        self._keeping = [
+            Background(partial(step, i), failed=keep_failed, rest=work.rest, name=work.name).start()
+            for i, work in enumerate(self._flows.background())
+        ]
 
     def _linq(self) -> LinqClient:
         if self._client is None:

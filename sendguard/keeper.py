@@ -18,7 +18,7 @@ from sendguard.errors import StoreUnavailable
 from sendguard.logs import tell
 from sendguard.models import Line
 from sendguard.protocol import Protocol
-from sendguard.replies import line_of, server_time, texts, transitions_of
+from sendguard.replies import changes_of, line_of, server_time, texts, transitions_of
 from sendguard.steps import Flow, Renew
 from sendguard.store.scripts import Call, Command
 
@@ -122,7 +122,7 @@ class Keeper:
         for call in told:
             if patient:
                 yield Renew()
-            lost = bool((yield from run(call))) or lost
+            lost = bool(changes_of((yield from run(call)), "webhook")) or lost
         return lost
 
     def _confirm(self, run: Run, last: str) -> Flow[None]:

@@ -11,7 +11,9 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from sendguard.lease import Lease
 from sendguard.linq.events import Consent, LineUpdate, MessageFailed, MessageSeen
+from sendguard.loans import Returned, Sent
 from sendguard.models import Decision, Health, Line, LineStatus, Reason
 from sendguard.policy import LIMIT_NAMES, Policy
 from sendguard.receipt import Receipt, receipt_text
@@ -40,7 +42,15 @@ class Protocol:
     Raises ValueError naming `pool` if its name is not 1 to 64 letters, digits, dots, dashes or underscores.
     """
 
-    def __init__(self, pool: str, policy: Policy, hash_key: str | bytes | None, *, record: bool = True) -> None:
+    def __init__(
+        self,
+        pool: str,
+        policy: Policy,
+        hash_key: str | bytes | None,
+        *,
+        record: bool = True,
+        lease: Lease | None = None,
+    ) -> None:
         if not isinstance(pool, str) or not _POOL.fullmatch(pool):
             raise ValueError("pool must be 1 to 64 letters, digits, '.', '_' or '-'")
         self.pool = pool
@@ -63,6 +73,9 @@ class Protocol:
         self._decisions = f"{self.prefix}decisions"
         self._keys = (f"{self.prefix}lines", *index, self._overrides_key, f"{self.prefix}meta")
         self._transitions = f"{self.prefix}transitions"
+        self._revocations = f"{self.prefix}revocations"
+        self._span = "0" if lease is None else str(micros(lease.ttl))
+        self._most = "0" if lease is None else str(lease.sends)
         self._args = (
             *limits,
             "".join(_TIERS[health] for health in policy.new_conversations_on),
@@ -113,20 +126,29 @@ class Protocol:
     # Decisions -------------------------------------------------------------------------------------------------------
 
     def decide(
-        self, request: Request, *, max_wait: float, waiter: bool, now: float | None, conversation: str | None = None
+        self,
+        request: Request,
+        *,
+        max_wait: float,
+        waiter: bool,
+        now: float | None,
+        conversation: str | None = None,
+        borrower: str = "",
     ) -> Call:
         """One decision. max_wait: seconds that the caller would hold a slot for; a waiter's answer is remembered.
 
-        conversation: its digest, from a caller who has it.
+        conversation: its digest, from a caller who has it. borrower: the process that more sends of it are lent to.
         """
         digest = conversation or self.conversation(request)
         key = request.idempotency_key
         remember = waiter or key is not None
         answer = "" if not remember else self._answer(digest, request.decision_id if key is None else key)
+        lends = borrower != "" or request.place == "sent"
+        keys = (self._key("r", digest), self._key("i", answer), self._decisions)
         return self._call(
-            scripts.DECIDE,
+            scripts.LEND if lends else scripts.DECIDE,
             now,
-            (self._key("r", digest), self._key("i", answer), self._decisions),
+            (*keys, self._revocations) if lends else keys,
             (
                 request.place or request.kind.value,
                 request.from_number or "",
@@ -136,6 +158,7 @@ class Protocol:
                 str(micros(max_wait)) if max_wait else "0",
                 "0" if len(request.recipients) > 1 or request.override_optout else "1",
                 self._recorded,
+                f"{borrower}|{self._span}|{self._most}" if borrower else "",
                 *request.exclude,
             ),
             repeatable=remember,
@@ -153,7 +176,7 @@ class Protocol:
 
     def decision(self, reply: bytes | str, request: Request, conversation: str | None = None) -> Decision:
         """The answer of `decide`, under the policy's mode. conversation: as there."""
-        allowed, line, reason, wait, status, health, starts, previous, decision_id, tat, cost, at = fields(reply)
+        allowed, line, reason, wait, status, health, starts, previous, decision_id, tat, cost, at, _ = fields(reply)
         granted = allowed == "1"
         named = line or request.from_number
         may_send = granted or self._lets_pass(named)
@@ -213,7 +236,7 @@ class Protocol:
         return self._call(
             scripts.SETTLE,
             now,
-            (self._key("r", digest), self._key("s", decision_id), self._key("i", answer)),
+            (self._key("r", digest), self._key("s", decision_id), self._key("i", answer), self._revocations),
             (line, at, starts, tat, cost, "1" if unsent else "0", "1" if opted_out else "0", closed),
         )
 
@@ -297,9 +320,11 @@ class Protocol:
         must_know: bool = False,
         rest: float = 0.0,
     ) -> Call:
-        keys = (self._event_key(event_id), self._chat_key(chat_id), self._transitions)
+        keys = (self._event_key(event_id), self._chat_key(chat_id), self._transitions, self._revocations)
         flags = ("0" if event_id is None else "1", "1" if must_know else "0")
-        return self._call(scripts.OBSERVE, now, keys, (*flags, source, event_id or "", str(micros(rest)), *rows))
+        return self._call(
+            scripts.OBSERVE, now, keys, (*flags, source, event_id or "", str(micros(rest)), self._span, *rows)
+        )
 
     def message(self, news: MessageSeen, event_id: str, now: float | None) -> Call:
         """A message that passed over a line."""
@@ -307,7 +332,7 @@ class Protocol:
         return self._call(
             scripts.MESSAGE,
             now,
-            (self._event_key(event_id), self._key("r", sender), self._chat_key(news.chat_id)),
+            (self._event_key(event_id), self._key("r", sender), self._chat_key(news.chat_id), self._revocations),
             (
                 "1",
                 news.line,
@@ -389,7 +414,8 @@ class Protocol:
                 str(line.new_conversations),
             )
         ]
-        return self._call(scripts.RESTORE, now, (self._transitions,), ("memory", str(micros(rest)), *rows))
+        keys = (self._transitions, self._revocations)
+        return self._call(scripts.RESTORE, now, keys, ("memory", str(micros(rest)), self._span, *rows))
 
     def transitions_from(self, first: str, count: int) -> Command:
         """Ask for a transition, by its id, and those that follow it."""
@@ -419,6 +445,40 @@ class Protocol:
         """Ask for the recorded decisions that precede one, the newest first ("" for the newest of all)."""
         end = f"({before}" if before else "+"
         return Command(("XREVRANGE", self._decisions, end, "-", "COUNT", str(count)))
+
+    # Loans -----------------------------------------------------------------------------------------------------------
+
+    def give_back(self, process: str, returned: Returned, now: float | None) -> Call:
+        """What a process was lent and has not used, and what it decided by itself."""
+        lines = [text for line in returned.lines for text in line]
+        loans = [text for loan in returned.loans for text in (loan.line, str(loan.tokens), str(loan.left), loan.until)]
+        counts = (process, str(len(returned.lines)), str(len(returned.loans)))
+        records = map(self._record_of, returned.sent)
+        keys = (self._decisions, *(self._key("r", loan.conversation) for loan in returned.loans))
+        return self._call(scripts.GIVE_BACK, now, keys, (*counts, *lines, *loans, *records), repeatable=False)
+
+    @staticmethod
+    def _record_of(sent: Sent) -> str:
+        """A send that was decided here, as `decide` records those that it decides."""
+        request, loan, at = sent
+        reason = Reason.STICKY if request.from_number is None else Reason.REQUESTED
+        told = f"1|{loan.line}|{reason.value}|0|ACTIVE|{loan.health.value}|0||{request.decision_id}"
+        kind = request.place or request.kind.value
+        asked = f"{kind}|{_LINE_TYPES[request.line_type]}|{loan.conversation}|lent"
+        return f"{told}|{asked}|{at}|{loan.line},,0"
+
+    def pending(self, numbers: Iterable[str], now: float | None) -> Call:
+        """How long what was called back of some lines can still be used."""
+        return self._call(scripts.PENDING, now, (), tuple(numbers))
+
+    def last_revocation(self) -> Command:
+        """Ask for the newest line of which loans were called back."""
+        return Command(("XREVRANGE", self._revocations, "+", "-", "COUNT", "1"))
+
+    def revocations(self, after: str, seconds: float) -> Command:
+        """Ask for the lines of which loans are called back after an entry, and wait some seconds for one."""
+        wait = str(max(1, round(seconds * 1000)))
+        return Command(("XREAD", "BLOCK", wait, "STREAMS", self._revocations, after), blocks=seconds)
 
     # The pool --------------------------------------------------------------------------------------------------------
 

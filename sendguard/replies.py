@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 from sendguard.models import Change, Considered, DecisionRecord, Health, Line, LineStatus, Reason, Transition
 from sendguard.store.units import NEVER
 
+_CALLED_BACK = "!"
+"""What a row of an observation's reply begins with that tells of no change."""
 _LINE_TYPES = {"": None, "1": "iMessage", "2": "RCS"}
 
 
@@ -22,6 +24,12 @@ def fields(reply: bytes | str) -> list[str]:
 def texts(reply: Iterable[bytes | str]) -> list[str]:
     """A list of replies as text, whether or not the client decodes them."""
     return [item.decode() if isinstance(item, bytes) else item for item in reply]
+
+
+def loan_of(reply: bytes | str) -> str:
+    """What the script `lend` lent with a decision, "" for nothing."""
+    text = reply.decode() if isinstance(reply, bytes) else reply
+    return text.rpartition("|")[2]
 
 
 def server_time(reply: Sequence[bytes | str | int]) -> float:
@@ -62,14 +70,20 @@ def changes_of(reply: Iterable[bytes | str], source: str) -> tuple[Change, ...]:
     """What an observation changed."""
     return tuple(
         Change(number, field, old or None, new or None, int(at) / 1_000_000, source)
-        for number, field, old, new, at in map(fields, reply)
+        for number, field, old, new, at in (row.split("|") for row in texts(reply) if row[:1] != _CALLED_BACK)
     )
+
+
+def called_back_of(reply: Iterable[bytes | str]) -> dict[str, float]:
+    """The lines of which loans were called back, with the seconds that something of them can still be used."""
+    rows = [text[1:].split("|") for text in texts(reply) if text[:1] == _CALLED_BACK]
+    return {number: int(wait) / 1_000_000 for number, wait in rows}
 
 
 def transitions_of(reply: Iterable[Any]) -> tuple[Transition, ...]:
     """Entries of the stream of transitions, as XRANGE and XREADGROUP give them."""
     found = []
-    for transition_id, told in _entries(reply):
+    for transition_id, told in stream_of(reply):
         (change,) = changes_of([told["change"]], told["source"])
         found.append(Transition(transition_id, change, told["event"] or None))
     return tuple(found)
@@ -77,7 +91,7 @@ def transitions_of(reply: Iterable[Any]) -> tuple[Transition, ...]:
 
 def decisions_of(reply: Iterable[Any]) -> tuple[DecisionRecord, ...]:
     """Entries of the stream of decisions, as XRANGE and XREADGROUP give them."""
-    return tuple(record_of(told["decision"], entry_id) for entry_id, told in _entries(reply))
+    return tuple(record_of(told["decision"], entry_id) for entry_id, told in stream_of(reply))
 
 
 def record_of(text: bytes | str, entry_id: str = "") -> DecisionRecord:
@@ -111,9 +125,24 @@ def _considered(text: str, now: int) -> Considered:
     return Considered(number, reason or None, (now + int(wait)) / 1_000_000 if wait else None)
 
 
-def _entries(reply: Iterable[Any]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The entries of a stream: their ids and fields."""
+def stream_of(reply: Iterable[Any]) -> list[tuple[str, dict[str, str]]]:
+    """The entries of a stream, as XRANGE gives them: their ids and fields."""
+    found = []
     for entry, pairs in reply:
         flat = chain.from_iterable(pairs.items()) if isinstance(pairs, dict) else pairs
         (entry_id,), told = texts([entry]), texts(flat)
-        yield entry_id, dict(zip(told[::2], told[1::2], strict=True))
+        found.append((entry_id, dict(zip(told[::2], told[1::2], strict=True))))
+    return found
+
+
+def streams_of(reply: Any) -> list[Any]:
+    """The entries in the reply of XREAD and XREADGROUP, in either form that clients give it."""
+    streams = list(reply.values()) if isinstance(reply, dict) else [stream[1] for stream in reply or ()]
+    found = [entry for entries in streams for entry in entries]
+    return [entry for batch in found for entry in batch] if found and isinstance(found[0][0], list | tuple) else found
+
+
+def revocations_of(reply: Any) -> tuple[str, list[str]]:
+    """What XREAD found in the stream of revocations: the last entry's id, "" for none; and the lines."""
+    entries = stream_of(streams_of(reply))
+    return entries[-1][0] if entries else "", [told["line"] for _, told in entries]

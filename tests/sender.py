@@ -226,6 +226,8 @@ WAYS = {"decide": Sender, "transport": TransportSender}
 
 def run(jobs: Sequence[Job]) -> list[tuple[list[Asked], dict[str, float]]]:
     """Carry out several jobs at once, a thread for each. Raises RuntimeError, which can cross processes."""
+    import linq.resources  # noqa: F401 (which the SDK does when first used; two threads at once block each other)
+
     try:
         with ThreadPoolExecutor(len(jobs)) as threads:
             return list(threads.map(lambda job: WAYS[job.way](job).run(), jobs))

@@ -118,7 +118,7 @@ def test_law_3_quotas_hold_while_alone_and_are_true_after(server: Server, guard:
 
     def counted() -> bool:
         guard._flows.keeper._read_at = 0.0
-        return guard._flows.keeper.lines[A].new_conversations == 3
+        return A in guard._flows.keeper.lines and guard._flows.keeper.lines[A].new_conversations == 3
 
     wait_until(counted)
     lose(server, guard)  # which starts one

@@ -221,9 +221,15 @@ def test_a_task_that_is_cancelled_ends_its_span(
         ) as guard:
             await guard.observe(LINE, status="ACTIVE", health="AT_RISK")
             await guard.decide(PERSON)
+            perform, waits = guard._perform, asyncio.Event()
+
+            def noted(step: Any) -> Any:
+                waits.set()
+                return perform(step)
+
+            guard._perform = noted  # type: ignore[method-assign]
             waiting = asyncio.create_task(guard.choose_from_number(PERSON, max_wait=1000))
-            while (await guard.lines())[0].daily_volume < 2:
-                await asyncio.sleep(0)
+            await waits.wait()
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
 

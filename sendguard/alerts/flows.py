@@ -23,7 +23,6 @@ from sendguard.alerts.protocol import (
     AlertProtocol,
     claimed_of,
     entry_of,
-    read_of,
     record_of,
     taken_of,
     told_of,
@@ -34,7 +33,7 @@ from sendguard.errors import StoreUnavailable
 from sendguard.flows import Flows
 from sendguard.logs import tell
 from sendguard.models import Line, LineStatus
-from sendguard.replies import line_of, texts
+from sendguard.replies import line_of, streams_of, texts
 from sendguard.steps import Flow, Join, Wait
 from sendguard.store import ScriptRefused
 
@@ -88,11 +87,11 @@ class AlertFlows:
         """What others left undone, then what is new."""
         try:
             claimed = claimed_of((yield from self._flows.run(self._protocol.claim(self._plan.claim_after))))
-            return claimed + read_of((yield from self._flows.run(self._protocol.read())))
+            return claimed + streams_of((yield from self._flows.run(self._protocol.read())))
         except ScriptRefused:  # no group: this is the first alerter, or the store was lost
             with contextlib.suppress(ScriptRefused):  # another process was faster
                 yield from self._flows.run(self._protocol.create_group(self._hears_from))
-            return read_of((yield from self._flows.run(self._protocol.read())))
+            return streams_of((yield from self._flows.run(self._protocol.read())))
 
     def _raise(self, whence: str, severity: Severity, told: dict[str, str]) -> Flow[None]:
         field, number = told["field"], told["number"]

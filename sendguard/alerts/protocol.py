@@ -173,13 +173,6 @@ def claimed_of(reply: Sequence[Any]) -> list[Any]:
     return [entry for entry in reply[1] if entry and entry[0] is not None and entry[1]]
 
 
-def read_of(reply: Any) -> list[Any]:
-    """The entries in the reply of XREADGROUP, in either form that clients give it."""
-    streams = list(reply.values()) if isinstance(reply, dict) else [stream[1] for stream in reply or ()]
-    found = [entry for entries in streams for entry in entries]
-    return [entry for batch in found for entry in batch] if found and isinstance(found[0][0], list | tuple) else found
-
-
 def told_of(transition: Transition) -> dict[str, str]:
     """A transition as what an alert keeps of it."""
     change = transition.change

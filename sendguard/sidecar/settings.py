@@ -28,6 +28,7 @@ from pydantic_settings import (
 from sendguard.alerts import AsyncAlerter, Rule, Severity
 from sendguard.async_guard import AsyncSendGuard
 from sendguard.guard import SendGuard, environment
+from sendguard.lease import Lease
 from sendguard.sidecar.policy_settings import PolicySettings
 
 AnyGuard = TypeVar("AnyGuard", SendGuard, AsyncSendGuard)
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     """The sidecar's configuration, checked.
 
     store, pool, hash_key, webhook_secret, api_key, api_base_url, timeout, policy: as the arguments of `SendGuard`.
+    lease_ttl: seconds of a `Lease`; None for none.
     host, port: where to listen; anything but a loopback address needs a token. tokens: what callers show as
     `Authorization: Bearer`, each of them good; none asks for none. poll_interval: seconds between polls of the whole
     fleet, 0 for no polling. drain_timeout: seconds that decisions in flight may take after SIGTERM. log_format: text,
@@ -81,6 +83,7 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = None
     api_base_url: str | None = None
     timeout: float = 0.25
+    lease_ttl: float | None = None
     policy: PolicySettings = PolicySettings()
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535)
@@ -198,6 +201,7 @@ class Settings(BaseSettings):
                 api_base_url=self.api_base_url,
                 timeout=self.timeout,
                 refresh=refresh,
+                lease=None if self.lease_ttl is None else Lease(ttl=self.lease_ttl),
             )
         except ValueError as error:
             raise ConfigError([str(error)]) from None

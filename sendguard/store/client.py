@@ -113,6 +113,10 @@ class _Idle(Generic[L]):
         return [link for some in kept.values() for link in some]
 
 
+def _expiry(call: Call | Command, expires: float) -> float:
+    return expires + call.blocks if isinstance(call, Command) else expires
+
+
 class Store:
     """The state of a pool in Redis, Valkey or memory.
 
@@ -130,11 +134,14 @@ class Store:
         self._idle: _Idle[Link] = _Idle()
         self.breaker = Breaker()
 
-    def watch(self) -> bool:
-        """Have decisions raise StoreRenewed where the store may have changed; False for one that cannot."""
-        if self._client is None:
-            self._primary.watched = True
+    @property
+    def is_server(self) -> bool:
+        """Whether other processes reach it, and it them: not so an embedded store."""
         return self._client is None
+
+    def watch(self) -> None:
+        """Have decisions raise StoreRenewed where the store, a server, may have changed."""
+        self._primary.watched = True
 
     def run(self, call: Call | Command, expires: float | None = None) -> Reply:
         """Run a script, or a command, and return the server's reply. Raises StoreUnavailable, or ScriptRefused.
@@ -145,7 +152,7 @@ class Store:
         if not self.breaker.allows(now):
             raise StoreUnavailable(_OPEN)
         try:
-            reply = self._routed(call, now + self._timeout if expires is None else expires)
+            reply = self._routed(call, _expiry(call, now + self._timeout if expires is None else expires))
         except Exception as error:
             failure = _failure(error)
             if type(failure) is StoreUnavailable:
@@ -302,11 +309,14 @@ class AsyncStore:
         self._idle: _Idle[AsyncLink] = _Idle()
         self.breaker = Breaker()
 
-    def watch(self) -> bool:
-        """Have decisions raise StoreRenewed where the store may have changed; False for one that cannot."""
-        if self._client is None:
-            self._primary.watched = True
+    @property
+    def is_server(self) -> bool:
+        """Whether other processes reach it, and it them: not so an embedded store."""
         return self._client is None
+
+    def watch(self) -> None:
+        """Have decisions raise StoreRenewed where the store, a server, may have changed."""
+        self._primary.watched = True
 
     async def run(self, call: Call | Command, expires: float | None = None) -> Reply:
         """As `Store.run`."""
@@ -314,7 +324,7 @@ class AsyncStore:
         if not self.breaker.allows(now):
             raise StoreUnavailable(_OPEN)
         try:
-            reply = await self._routed(call, now + self._timeout if expires is None else expires)
+            reply = await self._routed(call, _expiry(call, now + self._timeout if expires is None else expires))
         except Exception as error:
             failure = _failure(error)
             if type(failure) is StoreUnavailable:

@@ -77,7 +77,7 @@ Route = Generator[Hop | Pause, Reply, Reply]
 def first_hop(call: Call | Command, primary: Primary) -> Hop:
     """How a call is tried first."""
     if isinstance(call, Call):
-        return Hop(evalsha(call), primary.address, False, primary.watched and call.script is DECIDE)
+        return Hop(evalsha(call), primary.address, False, primary.watched and call.script.name == DECIDE.name)
     return Hop(command(call), primary.address, False, False)
 
 

@@ -37,10 +37,14 @@ _LINES = ("windows", "records")
 _PEOPLE = (*_LINES, "recipients")
 
 DECIDE = _load(*_PEOPLE, "decide")
-OBSERVE = _load(*_LINES, "news", "told", "observe")
-RESTORE = _load(*_LINES, "news", "told", "restore")
-MESSAGE = _load(*_PEOPLE, "news", "message")
-SETTLE = _load(*_PEOPLE, "settle")
+LEND = _load(*_PEOPLE, "lent", "lend", "decide")
+"""`DECIDE` that may lend, and that calls back what is lent where a conversation moves."""
+OBSERVE = _load(*_LINES, "lent", "news", "told", "observe")
+RESTORE = _load(*_LINES, "lent", "news", "told", "restore")
+MESSAGE = _load(*_PEOPLE, "lent", "news", "message")
+SETTLE = _load(*_PEOPLE, "lent", "settle")
+PENDING = _load(*_LINES, "lent", "pending")
+GIVE_BACK = _load(*_PEOPLE, "give_back")
 LINES = _load(*_LINES, "lines")
 SWEEP = _load(*_LINES, "sweep")
 LEASE = _load("lease")
@@ -64,9 +68,13 @@ class Call(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A plain command of the store, for the few things that need no script."""
+    """A plain command of the store, for the few things that need no script.
+
+    blocks: seconds that the store may leave it unanswered, as it was told to; the time for a call comes on top.
+    """
 
     args: tuple[str, ...]
+    blocks: float = 0.0
 
 
 Reply = Any

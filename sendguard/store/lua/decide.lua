@@ -5,8 +5,8 @@
 --   and is only counted, or 'late' for one that was decided without the store, which moves no conversation; 19 from_number or ''; 20 line type ('' any, '1' iMessage, '2' RCS); 21 decision id; 22 remember;
 --   23 how long the caller would wait; 24 '1' if an opt-out binds;
 --   25 '1' if the decision is recorded, '' if not, or '=' and the policy's overrides (number=limits; each) for a dry run,
---   which writes nothing; 26... lines not to start a conversation on.
--- Reply: allowed|line|reason|wait|status|health|new conversation|previous line|decision id|tat|cost|at. On a denial,
+--   which writes nothing; 26 for the layer `lend`; 27... lines not to start a conversation on.
+-- Reply: allowed|line|reason|wait|status|health|new conversation|previous line|decision id|tat|cost|at|loan. On a denial,
 --   wait is '' where waiting cannot help. An allowed decision with a wait is a slot that the caller holds: it asks again
 --   then, with the same remembered answer, and learns whether the line may still be sent on.
 -- Record, in the stream and as a dry run's reply: the first nine fields of the reply|kind|line type|recipient's digest|
@@ -28,7 +28,7 @@ if DRY then
   end
 end
 
-local told, memory, considered, count = '', '', '', 0
+local told, memory, considered, count, loan = '', '', '', 0, ''
 
 -- Note a line for the record: why it may not be sent on, or nil, and when it may.
 local function looked(number, why, at)
@@ -49,7 +49,7 @@ local function reply(allowed, line, reason, wait, starts, previous, id, tat, cos
     .. (line and status_name(line) .. '|' .. HEALTH[line.tier] or '|') .. (starts and '|1|' or '|0|')
     .. (previous or '') .. '|' .. id
   return told .. '|' .. (cost and cost > 0 and int(tat) .. '|' .. int(cost) or '0|0') .. '|'
-    .. (at and moment(at) or '0')
+    .. (at and moment(at) or '0') .. '|' .. loan
 end
 
 local function deny(line, reason, at)
@@ -110,7 +110,7 @@ if remember then
       unspend(line, at, starts, tat, cost)
       save(line)
       local window = recipient.windows[number]
-      if window then recipient.windows[number] = window_remove(window, limits_of(line)[12], at) end
+      if window then recipient.windows[number] = window_remove(window, limits_of(line)[12], at, 1) end
       write_recipient(KEYS[16], recipient)
       call('DEL', KEYS[17])
     end
@@ -123,7 +123,7 @@ end
 -- to look; the record decides, so that an index written under another policy costs a look and never a wrong answer.
 local function choose(recipient)
   local excluded, excluded_count = {}, 0
-  for i = 26, #ARGV do
+  for i = 27, #ARGV do
     excluded[ARGV[i]] = true
     excluded_count = excluded_count + 1
   end
@@ -187,6 +187,15 @@ local function holds(home)
   return line and (line.stands or line.assigned and not is_flagged(line))
 end
 
+-- The API went on elsewhere than where a conversation lived: nobody goes on there.
+local function call_back(number)
+  local line = read_line(number)
+  if line and line.lent ~= '' then
+    revoke(line, KEYS[19], true)
+    save(line)
+  end
+end
+
 local function decide()
   local recipient = read_recipient(KEYS[16])
   local home = recipient.lines[1]
@@ -234,15 +243,18 @@ local function decide()
 
   at = math.max(at, now)
   local cost = spend(line, at, starts)
-  save(line)
+  local tat = line.tat
   add_conversation(recipient, line.number, from == '' or kind == 'sent' or not holds(home))
   recipient.windows[line.number] =
     window_add(recipient.windows[line.number], limits_of(line)[11], limits_of(line)[12], at, 1)
+  if lend then loan = lend(line, recipient, at, starts) end
+  save(line)
   write_recipient(KEYS[16], recipient)
   if remember then
-    remembered(line.number, reason, starts, previous or '', ARGV[21], line.tat, cost, at, now)
+    remembered(line.number, reason, starts, previous or '', ARGV[21], tat, cost, at, now)
   end
-  return reply(true, line, reason, at - now, starts, previous, ARGV[21], line.tat, cost, at)
+  if revoke and kind == 'sent' and home and home ~= line.number then call_back(home) end
+  return reply(true, line, reason, at - now, starts, previous, ARGV[21], tat, cost, at)
 end
 
 local answer = decide()

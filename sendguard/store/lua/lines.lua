@@ -15,7 +15,7 @@ local function tokens_of(line)
   local interval, tolerance = bucket_of(line)
   if interval == 0 then return '' end
   if interval >= NEVER then return '0' end
-  return int(math.max(0, math.floor((now + tolerance - math.max(now, line.tat)) / interval) + 1))
+  return int(math.max(0, math.floor((now + tolerance - math.max(now + aside(line) * interval, line.tat)) / interval) + 1))
 end
 
 local rows = {}

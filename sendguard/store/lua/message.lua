@@ -1,12 +1,17 @@
 -- Apply a message that passed over a line: its volume, the sender's consent, and which line the conversation lives on.
 --
--- KEYS: 16 event (used if ARGV 18 is '1'); 17 recipient (used if ARGV 24 is not ''); 18 chat (used if ARGV 25 is '1').
+-- KEYS: 16 event (used if ARGV 18 is '1'); 17 recipient (used if ARGV 24 is not ''); 18 chat (used if ARGV 25 is '1');
+--   19 revocations (stream).
 -- ARGV: 18 deduplicate; 19 line; 20 when it was sent; 21 '1' if a person sent it; 22 consent ('opt_in', 'opt_out' or '');
 --   23 '1' if it is history, not news; 24 the sender's digest; 25 whether there is a chat id; 26 '1' in a group.
 -- Reply: changes, as observe.lua.
 -- Cost: 5 to 9 commands.
 
-if ARGV[18] == '1' and not first_time(KEYS[16]) then return {} end
+local opts_out = ARGV[24] ~= '' and ARGV[22] == 'opt_out'
+if ARGV[18] == '1' and not first_time(KEYS[16]) then
+  if opts_out then wait_for_all(read_recipient(KEYS[17])) end
+  return waits
+end
 
 local line = read_line(ARGV[19])
 local at, news = observed(ARGV[20]), ARGV[23] ~= '1'
@@ -30,6 +35,10 @@ if ARGV[24] ~= '' then
     touched = true
   end
   if touched then write_recipient(KEYS[17], recipient) end
+  if opts_out then
+    revoke_all(recipient, KEYS[19], line)
+    wait_for_all(recipient)
+  end
 end
 
 if line and ARGV[25] == '1' then
@@ -44,4 +53,5 @@ if line and news and ARGV[21] == '1' then
   line.volume = window_add(line.volume, limits_of(line)[7], limits_of(line)[8], now, 1)
   save(line)
 end
+for _, wait in ipairs(waits) do changes[#changes + 1] = wait end
 return changes

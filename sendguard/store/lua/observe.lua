@@ -1,24 +1,29 @@
 -- Apply what was learnt of lines: from a webhook, a poll, an outcome or an operator. Newer knowledge wins field by field;
 -- at equal times the graver value does (law 2).
 --
--- KEYS: 16 event (used if ARGV 18 is '1'); 17 chat (used where a number is '@chat'); 18 transitions (stream).
+-- KEYS: 16 event (used if ARGV 18 is '1'); 17 chat (used where a number is '@chat'); 18 transitions (stream);
+--   19 revocations (stream).
 -- ARGV: 18 deduplicate; 19 '1' if a line that is not known is an error; 20 source and 21 event id, as transitions tell
---   them; 22 how long a line that becomes known rests, as it may be one that was forgotten; then for each line: number (or '@chat', the line that the chat lives on), at ('' for now), status, health, line type, assigned ('1' or '0'), paused until ('0'
---   resumes), cooling down until ('-' for at + cool_down). '' is a field not carried.
--- Reply: changes, each number|field|old|new|at; or the error UNKNOWNLINE.
+--   them; 22 how long a line that becomes known rests, as it may be one that was forgotten; 23 how long loans last, '0'
+--   where there are none; then for each line: number (or '@chat', the line that the chat lives on), at ('' for now),
+--   status, health, line type, assigned ('1' or '0'), paused until ('0' resumes), cooling down until ('-' for at +
+--   cool_down). '' is a field not carried.
+-- Reply: changes, each number|field|old|new|at, and for each line of which something was called back, now or by an earlier
+--   observation, !number|how long it can still be used at the most; or the error UNKNOWNLINE.
 -- Cost: 2 to 4 commands a line, and one XADD for each change.
 
 local FIELDS = 8
 
-local function apply(i)
-  local number, at = ARGV[i], observed(ARGV[i + 1])
-  if number == '@chat' then
-    number = (call('GET', KEYS[17]) or ''):match('^([^|]*)')
-    if number == '' or not call('HEXISTS', KEYS[1], number) then return end
-  end
-  local line = read_line(number)
+local function number_at(i)
+  if ARGV[i] ~= '@chat' then return ARGV[i] end
+  local number = (call('GET', KEYS[17]) or ''):match('^([^|]*)')
+  return number ~= '' and call('HEXISTS', KEYS[1], number) == 1 and number
+end
+
+local function apply(i, number, line)
+  local at = observed(ARGV[i + 1])
   if not line and ARGV[i + 7] ~= '' then return end  -- what is learnt by sending makes no line known
-  if ARGV[19] == '1' and not (line and line.assigned) then return 'UNKNOWNLINE ' .. number end
+  if ARGV[19] == '1' and not (line and line.assigned) then return line, 'UNKNOWNLINE ' .. number end
   local rest = not line and tonumber(ARGV[22]) or 0
   line = line or fresh(number)
   -- Who speaks of now outranks what was dated ahead of our clock.
@@ -39,13 +44,16 @@ local function apply(i)
   if rest > 0 then set_until(line, 'cooling', 'cooling_down_until', now + rest) end
   if line.paused < now then line.paused = 0 end
   if line.cooling < now then line.cooling = 0 end
-  save(fold(line))
+  save(fold(line, KEYS[19], tonumber(ARGV[23])))
+  return line
 end
 
-if ARGV[18] == '1' and not first_time(KEYS[16]) then return {} end
-for i = 23, #ARGV, FIELDS do
-  local problem = apply(i)
+local news = ARGV[18] ~= '1' or first_time(KEYS[16])
+for i = 24, #ARGV, FIELDS do
+  local number = number_at(i)
+  local line, problem = number and read_line(number), nil
+  if news and number then line, problem = apply(i, number, line) end
   if problem then return redis.error_reply(problem) end
+  wait_for(line)
 end
-record(KEYS[18], ARGV[20], ARGV[21])
-return changes
+return told(KEYS[18], ARGV[20], ARGV[21])

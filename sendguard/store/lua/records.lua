@@ -4,7 +4,8 @@
 -- assignment, pause nor cooling down is in the way ('n': look), the tier and the class; a send of a line that stands
 -- reads no more than that. status and health are as the API spelt them, '' if it never said. paused: until when (NEVER:
 -- until resumed). tat: the theoretical arrival time of the token bucket. changed: when the health last changed.
--- place: the index set that holds the line, 0 for none.
+-- place: the index set that holds the line, 0 for none. lent: what processes hold of its budget, '' for nothing; where
+-- there is any, the summary begins with a capital letter, and it stands in front of the windows.
 
 -- Fills in what observations told when the first of it is asked for.
 local unfold = { __index = function(line, name)
@@ -24,8 +25,13 @@ local function read_line(number)
   local stands, tier, class, told, used, tat, place, split, windows =
     raw:match('^(.)(.)(.)!([^!]*)!(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
   split = tonumber(split)
+  local lent = ''
+  if stands < 'a' then
+    lent, windows = windows:match('^([^!]*)!(.*)$')
+    stands = stands:lower()
+  end
   return setmetatable({
-    number = number, stands = stands == 'y', tier = tonumber(tier), class = tonumber(class), told = told, limits = false,
+    number = number, stands = stands == 'y', lent = lent, tier = tonumber(tier), class = tonumber(class), told = told, limits = false,
     used = tonumber(used), tat = tonumber(tat), place = tonumber(place),
     volume = windows:sub(1, split), starts = windows:sub(split + 1),
   }, unfold)
@@ -67,6 +73,25 @@ local function bucket_of(line)
   return limits[i - 1], limits[i]
 end
 
+-- What is lent of a line, one entry for each process: process,tokens,until,revoked,mark; and so on. tokens: those of the
+-- bucket that it may hold until then. revoked: '1' from the moment that they may not be used any more until it has said
+-- that it does not. mark: the beginning of the id of the decision that they were last lent with.
+local LENT = '(%x+),(%d+),(%d+),([01]),(%x*);'
+
+-- The tokens of a line's bucket that are lent, and when the last of them is back at the latest. Until then the bucket
+-- holds that many fewer: they may be used at any time, on top of what it gives.
+local function aside(line)
+  local tokens, last = 0, 0
+  if line.lent ~= '' then
+    for _, held, ends in line.lent:gmatch(LENT) do
+      if tonumber(held) > 0 and tonumber(ends) > now then
+        tokens, last = tokens + tonumber(held), math.max(last, tonumber(ends))
+      end
+    end
+  end
+  return tokens, last
+end
+
 -- When a line may next send, and what it waits for; a time not after now and nil if it may send now. The time at which
 -- everything has cleared decides; where nothing clears by waiting, the gravest comes first.
 local function ready_at(line, starts)
@@ -81,8 +106,11 @@ local function ready_at(line, starts)
   local interval, tolerance = limits[bucket - 1], limits[bucket]
   if interval >= NEVER then
     if at < NEVER then at, why = NEVER, 'throttled' end
-  elseif interval > 0 and line.tat - tolerance > at then
-    at, why = line.tat - tolerance, 'throttled'
+  elseif interval > 0 then
+    local tokens, last = aside(line)
+    local free = line.tat - tolerance
+    if tokens * interval > tolerance then free = math.max(free, last) end
+    if free > at then at, why = free, 'throttled' end
   end
   local free = window_free_at(line.volume, limits[7], limits[8])
   if free > at then at, why = free, 'daily_volume' end
@@ -116,16 +144,23 @@ local function save(line)
     score = score or why and math.max(at, line.used)
     call('ZADD', KEYS[1 + place], score and int(score) or used, line.number)
   end
-  call('HSET', KEYS[1], line.number, (line.stands and 'y' or 'n') .. line.tier .. line.class .. '!' .. line.told .. '!'
-    .. used .. '|' .. moment(line.tat) .. '|' .. place .. '|' .. #line.volume .. '|' .. line.volume .. line.starts)
+  local lent = line.lent ~= ''
+  call('HSET', KEYS[1], line.number, (line.stands and (lent and 'Y' or 'y') or lent and 'N' or 'n') .. line.tier
+    .. line.class .. '!' .. line.told .. '!' .. used .. '|' .. moment(line.tat) .. '|' .. place .. '|' .. #line.volume
+    .. '|' .. (lent and line.lent .. '!' or '') .. line.volume .. line.starts)
+end
+
+-- Take n tokens, of what a line's bucket may give by itself, at a time. Returns the cost of one.
+local function take(line, at, n)
+  local interval = bucket_of(line)
+  if interval > 0 then line.tat = math.max(line.tat, at + aside(line) * interval) + n * interval end
+  return interval
 end
 
 -- Take what one send at a time costs the line; the cost in the bucket is returned, 0 where the line is unpaced. `used`
 -- only grows, so that equal clocks still take turns.
 local function spend(line, at, starts)
-  local limits = limits_of(line)
-  local cost = limits[2 * line.tier - 1]
-  if cost > 0 then line.tat = math.max(line.tat, at) + cost end
+  local limits, cost = limits_of(line), take(line, at, 1)
   line.used = math.max(now, line.used + 1)
   line.volume = window_add(line.volume, limits[7], limits[8], at, 1)
   if starts then line.starts = window_add(line.starts, limits[9], limits[10], at, 1) end
@@ -136,6 +171,9 @@ end
 -- times at which that one was admitted stand on it.
 local function unspend(line, at, starts, tat, cost)
   if tat == line.tat then line.tat = line.tat - cost end
-  line.volume = window_remove(line.volume, limits_of(line)[8], at)
-  if starts then line.starts = window_remove(line.starts, limits_of(line)[10], at) end
+  line.volume = window_remove(line.volume, limits_of(line)[8], at, 1)
+  if starts then line.starts = window_remove(line.starts, limits_of(line)[10], at, 1) end
 end
+
+-- What the layers `lend` and `lent` add, in the scripts that have them.
+local lend, revoke

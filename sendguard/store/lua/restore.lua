@@ -1,8 +1,8 @@
 -- Tell of lines again, after the store forgot them or what was last told of them. What it knows better stays (law 2).
 --
--- KEYS: 16 transitions (stream).
+-- KEYS: 16 transitions (stream); 17 revocations (stream).
 -- ARGV: 18 source; 19 how long a line that is not known rests, so that whoever knows more of it can say so before anything
---   is sent on it; then for each line: number, status, status at, health, health at, line type, paused until, cooling
+--   is sent on it; 20 how long loans last, '0' where there are none; then for each line: number, status, status at, health, health at, line type, paused until, cooling
 --   down until, and how much daily_volume and new_conversations counted. The last four hold for a line that is not known
 --   only: nobody can tell what became of them otherwise.
 -- Reply: changes, as observe.lua.
@@ -10,7 +10,7 @@
 
 local FIELDS = 10
 
-for i = 20, #ARGV, FIELDS do
+for i = 21, #ARGV, FIELDS do
   local line = read_line(ARGV[i])
   local known = line ~= nil
   line = line or fresh(ARGV[i])
@@ -26,7 +26,7 @@ for i = 20, #ARGV, FIELDS do
     if volume > 0 then line.volume = window_add('', limits_of(line)[7], limits_of(line)[8], now, volume) end
     if starts > 0 then line.starts = window_add('', limits_of(line)[9], limits_of(line)[10], now, starts) end
   end
-  save(fold(line))
+  save(fold(line, KEYS[17], tonumber(ARGV[20])))
+  wait_for(line)
 end
-record(KEYS[16], ARGV[18], '')
-return changes
+return told(KEYS[16], ARGV[18], '')

@@ -1,22 +1,26 @@
 -- Settle what became of a send: give back what it took, or learn of its recipient. A conversation that it was to start,
 -- and that nothing else was sent in, has not begun.
 --
--- KEYS: 16 recipient; 17 settled (once for each decision); 18 remembered answer. What was given back is forgotten, so
+-- KEYS: 16 recipient; 17 settled (once for each decision); 18 remembered answer; 19 revocations (stream). What was given back is forgotten, so
 --   that a retry with the same idempotency key is decided, and pays, anew.
 -- ARGV: 18 line; 19 at; 20 new conversation; 21 tat; 22 cost; 23 '1' to give back; 24 '1' if the recipient has opted
 --   out; 25 how long the pair is closed, '' if it is not.
--- Reply: 1 if it was applied, 0 if this decision was settled before.
+-- Reply: as observe.lua, of what was called back.
 -- Cost: 4 to 8 commands.
 
-if not call('SET', KEYS[17], '1', 'NX', 'EX', '86400') then return 0 end
-local line, at = read_line(ARGV[18]), tonumber(ARGV[19])
 local recipient = read_recipient(KEYS[16])
+local closes = ARGV[24] == '1' or ARGV[25] ~= ''
+if not call('SET', KEYS[17], '1', 'NX', 'EX', '86400') then
+  if closes then wait_for_all(recipient) end
+  return waits
+end
+local line, at = read_line(ARGV[18]), tonumber(ARGV[19])
 local window = recipient.windows[ARGV[18]]
 
 if ARGV[23] == '1' and line then
   unspend(line, at, ARGV[20] == '1', tonumber(ARGV[21]), tonumber(ARGV[22]))
   save(line)
-  local left = window and window_remove(window, limits_of(line)[12], at)
+  local left = window and window_remove(window, limits_of(line)[12], at, 1)
   if left == '' and window ~= '' and ARGV[20] == '1' and ARGV[25] == '' then
     remove_conversation(recipient, ARGV[18])
     left = nil
@@ -33,4 +37,8 @@ if ARGV[25] ~= '' and line and window then
 end
 if window then recipient.windows[ARGV[18]] = window end
 write_recipient(KEYS[16], recipient)
-return 1
+if closes then
+  revoke_all(recipient, KEYS[19])
+  wait_for_all(recipient)
+end
+return waits

@@ -3,13 +3,16 @@
 local function fresh(number)
   return {
     number = number, status = '', status_at = -1, health = '', health_at = -1, assigned = true, assigned_at = -1,
-    kind = '', kind_at = -1, paused = 0, cooling = 0, used = 0, tat = 0, changed = 0, place = 0, volume = '', starts = '',
+    kind = '', kind_at = -1, paused = 0, cooling = 0, used = 0, tat = 0, changed = 0, place = 0, volume = '', starts = '', lent = '',
     stands = true, tier = 1, class = 1, limits = false, known = false,
   }
 end
 
--- What `read_line` of the prelude takes apart, and the summary that sends go by.
-local function fold(line)
+-- What `read_line` takes apart, and the summary that sends go by. What is lent of the line is called back where it may
+-- not be sent on any more, or at another pace. Of a line that was not known nobody can tell what is lent: a store that
+-- forgot the line has forgotten that, too. key: of the stream of revocations. span: of loans in this pool, 0 for none.
+local function fold(line, key, span)
+  local stood, tier = line.stands, line.tier
   line.stands = line.assigned and not is_flagged(line) and line.paused == 0 and line.cooling == 0
   line.tier = tier_of(line.health)
   line.class = (line.kind == '' or line.kind == 'iMessage') and 1 or line.kind == 'RCS' and 2 or 3
@@ -17,6 +20,10 @@ local function fold(line)
     line.status, int(line.status_at), line.health, int(line.health_at), line.assigned and '1' or '0',
     int(line.assigned_at), line.kind, int(line.kind_at), int(line.paused), int(line.cooling), int(line.changed),
   }, '|')
+  if stood and not line.stands or tier ~= line.tier then
+    if line.known == false and span > 0 then line.lent = '0,0,' .. int(now + span) .. ',1,;' end
+    if line.lent ~= '' then revoke(line, key, tier == line.tier) end
+  end
   return line
 end
 
@@ -72,10 +79,11 @@ local function set_until(line, field, name, until_at)
   end
 end
 
--- Record the changes for those who follow them.
-local function record(key, source, event)
+-- Record the changes for those who follow them. Returns what the caller is told: the changes, and what it waits for.
+local function told(key, source, event)
   for _, change in ipairs(changes) do
     call('XADD', key, 'MAXLEN', '~', '10000', '*', 'change', change, 'source', source, 'event', event)
   end
+  for _, wait in ipairs(waits) do changes[#changes + 1] = wait end
+  return changes
 end
-

@@ -77,16 +77,19 @@ local function window_add(w, limit, per, at, n)
   return stamp .. total .. w:sub(11) .. stamp .. pack_count(n)
 end
 
--- Take back one event that was counted at a time, if it still counts.
-local function window_remove(w, per, at)
-  local ms, i = math.ceil(at / 1000), 11
+-- Take back n events that were counted at a time, as far as they still count.
+local function window_remove(w, per, at, n)
+  local ms, i, taken = math.ceil(at / 1000), 11, 0
   if ms * 1000 + per <= now then return w end
   while i <= #w and time_at(w, i) < ms do i = i + 9 end
-  if i > #w then return w end
-  local n, rest = count_at(w, i) - 1, w:sub(i + 9)
-  if n == 0 and rest == '' and i == 11 then return '' end
-  local first = w:sub(1, 6)
-  if n == 0 and rest == '' then first = w:sub(i - 9, i - 9 + 5) end
-  local entry = n > 0 and (w:sub(i, i + 5) .. pack_count(n)) or ''
-  return first .. pack_total(total_of(w) - 1) .. w:sub(11, i - 1) .. entry .. rest
+  local kept = w:sub(11, i - 1)
+  while i <= #w do
+    local count = count_at(w, i)
+    local out = math.min(count, n - taken)
+    if out < count then kept = kept .. w:sub(i, i + 5) .. pack_count(count - out) end
+    taken, i = taken + out, i + 9
+  end
+  if kept == '' then return '' end
+  local newest = kept:sub(-9, -4)
+  return (newest == w:sub(-9, -4) and w:sub(1, 6) or newest) .. pack_total(total_of(w) - taken) .. kept
 end
