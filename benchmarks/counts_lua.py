@@ -72,9 +72,9 @@ class LuaRedis(redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """As the client's own, but for scripts."""
-        verb, text, *rest = args
-        if verb not in ("EVAL", "EVALSHA"):
+        if args[0] not in ("EVAL", "EVALSHA"):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        verb, text, *rest = args
         if verb == "EVAL":
             sha = hashlib.sha1(text.encode()).hexdigest()
             self._scripts[sha] = self._lua.globals().loadstring(text.encode(), b"@script")
@@ -129,7 +129,7 @@ def count_instructions(pools: Pools, row: Row, lines: int) -> Counts:
             pools.renew(lines)
             call = do.call(row.prepare(do))
             client.counts = {}
-            call()
+            row.check(call())
         return client.counts
     finally:
         do.close()

@@ -130,6 +130,7 @@ def count_work(pools: Pools, row: Row, kind: type[Sync] | type[Async]) -> tuple[
     gc.disable()
     gc.freeze()  # what is there now need not be looked through again and again
     try:
+        row.check(ready()())
         for _ in range(_WARM_UP):
             count_bytecodes(ready())
         with _standing_clock():
