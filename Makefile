@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOWEST := $(VENV)-lowest
 
-.PHONY: demo test lowest lint bench servers clean
+.PHONY: demo test lowest lint bench counts servers clean
 
 $(VENV)/.%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ lint: $(VENV)/.test $(VENV)/.lint
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.core
 	$(BIN)/python -m benchmarks.ways
+
+# What `tests/test_counts.py` holds against, written anew: after a change that is meant to cost more, or that costs less.
+counts: $(VENV)/.test servers
+	$(BIN)/python -m benchmarks.counts
 
 # The tests run on a real Redis besides Valkey, and in a real Chromium; Debian's packages bring both.
 servers:
