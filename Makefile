@@ -32,9 +32,10 @@ lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test
-	$(BIN)/python -m benchmarks.core
-	$(BIN)/python -m benchmarks.ways
+# In an environment of its own: what is compared with brings much along. QUICK=--quick for a short trial.
+bench: servers
+	$(MAKE) $(VENV)-bench/.bench VENV=$(VENV)-bench
+	$(VENV)-bench/bin/python -m benchmarks.bench $(QUICK)
 
 # The tests run on a real Redis besides Valkey, and in a real Chromium; Debian's packages bring both.
 servers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import math
 import random
 import statistics
 import time
@@ -29,7 +30,8 @@ _COUNTED_CALLS = 20
 class Plan:
     """How much is measured.
 
-    rounds of so many calls of each row; budget: seconds of a round that one row may take, which then makes fewer calls.
+    rounds of so many calls of each row; budget: seconds of a round that one row may take, which then makes fewer calls,
+    and takes part in fewer rounds if one is too long.
     warm_calls, warm_seconds: before anything is timed, whichever is over first. others: the contenders that are other
     libraries as well.
     """
@@ -43,7 +45,8 @@ class Plan:
     others: bool = True
 
 
-QUICK = Plan(rounds=10, budget=0.05, warm_calls=500, warm_seconds=0.5)
+WHOLE = Plan()
+QUICK = Plan(lines=LINES[:-1], rounds=10, budget=0.05, warm_calls=500, warm_seconds=0.5)
 
 
 @contextmanager
@@ -75,9 +78,16 @@ def _warm(one: Series, plan: Plan) -> float:
     return statistics.median(nanos[-50:]) / 1e9
 
 
+def _calls_in(round_: int, seconds: float, plan: Plan) -> int:
+    """How often a row is called in a round, if a call takes so many seconds."""
+    if seconds > plan.budget:
+        return int(round_ % math.ceil(seconds / plan.budget) == 0)
+    return min(plan.calls, int(plan.budget / seconds))
+
+
 def _count_round_trips(one: Series) -> None:
     """How often a call sends anything. All clients are redis-py's, below their own interface."""
-    sent, calls = 0, min(_COUNTED_CALLS, len(one.nanos))
+    sent, calls = 0, min(_COUNTED_CALLS, max(1, len(one.nanos) // 10))
     sync, awaited = redis.connection.AbstractConnection, redis.asyncio.connection.AbstractConnection
     send, send_awaited = sync.send_packed_command, awaited.send_packed_command
 
@@ -111,13 +121,14 @@ def measure(urls: dict[str, str], plan: Plan) -> list[Series]:
             for group in stack.enter_context(_all_contenders(urls, plan))
         ]
         rows = list(itertools.chain.from_iterable(groups))
-        calls = {id(one): max(1, min(plan.calls, int(plan.budget / _warm(one, plan)))) for one in rows}
+        seconds = {id(one): _warm(one, plan) for one in rows}
         gc.collect()
         gc.freeze()  # what one contender keeps is not looked through again while another is timed
-        for _ in range(plan.rounds):
+        for round_ in range(plan.rounds):
             for group in order.sample(groups, len(groups)):
                 for one in order.sample(group, len(group)):
-                    one.run(calls[id(one)])
+                    if count := _calls_in(round_, seconds[id(one)], plan):
+                        one.run(count)
         gc.unfreeze()
         for one in rows:
             _count_round_trips(one)
