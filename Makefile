@@ -32,10 +32,9 @@ lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# In an environment of its own: what is compared with brings much along. QUICK=--quick for a short trial.
-bench: servers
-	$(MAKE) $(VENV)-bench/.bench VENV=$(VENV)-bench
-	$(VENV)-bench/bin/python -m benchmarks.bench $(QUICK)
+# BENCH=--quick for a short trial, BENCH="--into FOLDER" to write elsewhere than into benchmarks/results.
+bench: $(VENV)/.bench servers
+	$(BIN)/python -m benchmarks.bench $(BENCH)
 
 # The tests run on a real Redis besides Valkey, and in a real Chromium; Debian's packages bring both.
 servers:

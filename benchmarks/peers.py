@@ -159,8 +159,10 @@ def routers(place: Place) -> Iterator[Contender]:
 
     yield place.contender(ROUTER, choose, commands=None)
     if place.lines in CHECKED_LINES:
-        checked = lambda: made.routing_strategy_pre_call_checks(choose())  # noqa: E731
-        yield place.contender(ROUTER_CHECKED, checked, commands=None)
+        check = (
+            made.lowesttpm_logger_v2.pre_call_check
+        )  # the Router's own: of several in a process it calls the first's
+        yield place.contender(ROUTER_CHECKED, lambda: check(choose()), commands=None)
 
 
 def _end_unused_loop() -> None:

@@ -14,7 +14,7 @@ from benchmarks.series import Series
 from benchmarks.throughput import Run
 from benchmarks.webhooks import Ingested
 
-TIMES_PING, TIMES_ASYNC_PING, TIMES_TEN_LINES, ROUND_TRIPS, FULL = 1.35, 1.5, 1.1, 1.0, 5000
+TIMES_PING, TIMES_ASYNC_PING, TIMES_TEN_LINES, ROUND_TRIPS = 1.35, 1.5, 1.1, 1.0
 FRESH_BYTES, USED_BYTES, RECIPIENT_BYTES = 1024, 2048, 200
 
 
@@ -32,6 +32,10 @@ def _micros(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
+def _count(value: float) -> str:
+    return f"{value:,.2f}".rstrip("0").rstrip(".")
+
+
 Rows = dict[tuple[str, str], dict[int, Series]]
 
 
@@ -47,9 +51,18 @@ def _lines(series: Sequence[Series]) -> list[int]:
     return sorted({one.lines for one in series})
 
 
+def _heads(series: Sequence[Series]) -> list[str]:
+    return [f"{count:,} line{'s' * (count > 1)}" for count in _lines(series)]
+
+
+def usual_calls(series: Sequence[Series]) -> int:
+    """How many calls a row makes that is not too slow for it."""
+    return max(len(one.nanos) for one in series)
+
+
 def decisions(series: Sequence[Series]) -> list[str]:
     """p50 and p99 of each row; how many calls, where they were fewer than the others'."""
-    lines, most = _lines(series), min(FULL, max(len(one.nanos) for one in series))
+    lines, most = _lines(series), usual_calls(series)
 
     def cell(one: Series | None) -> str:
         if one is None:
@@ -58,7 +71,7 @@ def decisions(series: Sequence[Series]) -> list[str]:
         return f"{_micros(one.quantile(50))} / {_micros(one.quantile(99))}{few}"
 
     return table(
-        ["p50 / p99, µs", *(f"{count:,} lines" for count in lines)],
+        ["p50 / p99, µs", *_heads(series)],
         [
             [f"{server}: {what}", *(cell(found.get(count)) for count in lines)]
             for (server, what), found in by_row(series).items()
@@ -86,7 +99,7 @@ def ratios(series: Sequence[Series]) -> list[str]:
                 _against(growth, TIMES_TEN_LINES, f"{growth:.2f}"),
             ]
         )
-    head = ["p50 over its PING's", *(f"{count:,} lines" for count in lines)]
+    head = ["p50 over its PING's", *_heads(series)]
     return table([*head, f"{most:,} over {few:,} lines (≤ {TIMES_TEN_LINES})"], cells)
 
 
@@ -98,12 +111,11 @@ def costs(series: Sequence[Series]) -> list[str]:
         if one is None:
             return ""
         commands, micros = one.per_call()
-        sent = f"{one.sent:.2f}".rstrip("0").rstrip(".")
         wrong = one.what.startswith(SYNC) and (one.sent, commands) != (ROUND_TRIPS, ROUND_TRIPS)
-        return _against(float(wrong), 0, f"{sent} / {commands:,.3g} / {micros:,.1f}")
+        return _against(float(wrong), 0, f"{_count(one.sent)} / {_count(commands)} / {micros:,.1f}")
 
     return table(
-        ["Round trips / commands / server µs", *(f"{count:,} lines" for count in lines)],
+        ["Round trips / commands / server µs", *_heads(series)],
         [
             [f"{server}: {what}", *(cell(found.get(count)) for count in lines)]
             for (server, what), found in by_row(series).items()

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks import acknowledged, tables, throughput
 from benchmarks.peers import CHECKED_LINES, ROUTER_LINES, ROUTER_SERVER
-from benchmarks.tables import FULL
 
 if TYPE_CHECKING:
     from benchmarks.bench import Found
 
 ROWS = f"""
-Each row is called at least {FULL:,} times, warm, from one thread; where a call takes so long that this would not \
+Each row is called {{calls:,}} times, warm, from one thread; where a call takes so long that this would not \
 end, as often as the cell says. All rows of both servers are interleaved in rounds: a round runs every row in a new \
 order, and what is called with one number of lines runs side by side with its own PINGs. The PING is that of a client \
 like the guard's; asyncio's is compared with asyncio's. Every guard has every rule on and records its decisions.
@@ -28,8 +27,8 @@ many deployments as lines, called as it picks for each request: `router.get_avai
 It keeps its counters and cooldowns in memory and reads Redis at most every 10 s a counter and every second the \
 cooldowns, so most of its choices ask Redis nothing, and none takes anything there; with 1,000 deployments and more \
 its record of when it last read (1,000 keys) is too short, and it reads all counters at each choice. "Choice, \
-pre-call check" adds `router.routing_strategy_pre_call_checks(deployment)`, by which it counts the request in Redis, \
-as a decision of sendguard does; measured up to {max(CHECKED_LINES)} lines. Above {ROUTER_LINES:,} deployments, which \
+pre-call check" adds the `pre_call_check(deployment)` of its strategy, by which it counts the request in Redis, as a \
+decision of sendguard does; measured up to {max(CHECKED_LINES)} lines. Above {ROUTER_LINES:,} deployments, which \
 it takes a minute to take in, it is measured on {ROUTER_SERVER} only.
 """.strip()
 
@@ -80,7 +79,15 @@ def report(found: Found, where: list[str]) -> str:
     """Everything as Markdown."""
     parts = [
         ["# What a decision costs", "", *(f"- {item}" for item in where), ""],
-        ["![p50 by lines](decisions.svg)", "", ROWS, "", *tables.decisions(found.series), EARLIER, ""],
+        [
+            "![p50 by lines](decisions.svg)",
+            "",
+            ROWS.format(calls=tables.usual_calls(found.series)),
+            "",
+            *tables.decisions(found.series),
+            EARLIER,
+            "",
+        ],
         ["## Beside a PING", "", *tables.ratios(found.series)],
         ["## Round trips, commands, the server's time", "", COSTS, "", *tables.costs(found.series)],
         ["## Decisions a second", "", "![decisions a second](throughput.svg)", "", THROUGHPUT, ""],
