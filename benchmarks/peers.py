@@ -54,7 +54,8 @@ class Place:
 
     def client(self) -> redis.Redis:
         """A client of its own for one of them."""
-        return self.stack.enter_context(redis.Redis.from_url(self.url, socket_timeout=TIMEOUT))
+        client: redis.Redis = redis.Redis.from_url(self.url, socket_timeout=TIMEOUT)
+        return self.stack.enter_context(client)
 
     def contender(self, name: str, call: Callable[[], Any], **more: Any) -> Contender:
         """One that is made here."""
@@ -136,7 +137,7 @@ def router(url: str, name: str, count: int) -> Any:
         for i in range(count)
     ]
     made: Any = Router(
-        model_list=deployments,  # type: ignore[arg-type]
+        model_list=deployments,
         routing_strategy="usage-based-routing-v2",
         redis_host=where.hostname,
         redis_port=where.port,
@@ -159,9 +160,8 @@ def routers(place: Place) -> Iterator[Contender]:
 
     yield place.contender(ROUTER, choose, commands=None)
     if place.lines in CHECKED_LINES:
-        check = (
-            made.lowesttpm_logger_v2.pre_call_check
-        )  # the Router's own: of several in a process it calls the first's
+        # Its own: `Router.routing_strategy_pre_call_checks` asks the first Router's of all in a process.
+        check = made.lowesttpm_logger_v2.pre_call_check
         yield place.contender(ROUTER_CHECKED, lambda: check(choose()), commands=None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks import memory
 from benchmarks.acknowledged import Flag
@@ -164,19 +164,17 @@ def spread(values: list[float]) -> str:
 
 def acknowledged(found: dict[str, list[Flag]]) -> list[str]:
     """How the last send that was let through lies to the acknowledgement."""
-    rows: list[tuple[str, list[str]]] = []
-    for name, read in (
-        ("Flags", lambda flags: f"{len(flags)}"),
-        ("The webhook's call took, ms", lambda flags: spread([one.took for one in flags])),
-        ("Last allowed decision was asked for, ms after", lambda flags: spread([one.asked for one in flags])),
-        ("of these, after the acknowledgement (law 1: 0)", lambda flags: f"{sum(one.asked > 0 for one in flags)}"),
-        ("and its answer came, ms after", lambda flags: spread([one.told for one in flags])),
-        ("First denied decision was asked for, ms after", lambda flags: spread([one.denied for one in flags])),
-        ("Decisions asked for after", lambda flags: f"{sum(one.after for one in flags):,}"),
-        ("of these, allowed (law 1: 0)", lambda flags: f"{sum(one.allowed_after for one in flags)}"),
-    ):
-        rows.append((name, [read(flags) for flags in found.values()]))
-    return table(["min / median / max", *found], [[name, *cells] for name, cells in rows])
+    what: dict[str, Callable[[list[Flag]], str]] = {
+        "Flags": lambda flags: f"{len(flags)}",
+        "The webhook's call took, ms": lambda flags: spread([one.took for one in flags]),
+        "Last allowed decision was asked for, ms after": lambda flags: spread([one.asked for one in flags]),
+        "of these, after the acknowledgement (law 1: 0)": lambda flags: f"{sum(one.asked > 0 for one in flags)}",
+        "and its answer came, ms after": lambda flags: spread([one.told for one in flags]),
+        "First denied decision was asked for, ms after": lambda flags: spread([one.denied for one in flags]),
+        "Decisions asked for after": lambda flags: f"{sum(one.after for one in flags):,}",
+        "of these, allowed (law 1: 0)": lambda flags: f"{sum(one.allowed_after for one in flags)}",
+    }
+    return table(["min / median / max", *found], [[name, *map(read, found.values())] for name, read in what.items()])
 
 
 def late(found: dict[str, list[Late]]) -> list[str]:
