@@ -55,7 +55,8 @@ class Place:
     def client(self) -> redis.Redis:
         """A client of its own for one of them."""
         client: redis.Redis = redis.Redis.from_url(self.url, socket_timeout=TIMEOUT)
-        return self.stack.enter_context(client)
+        self.stack.callback(client.close)
+        return client
 
     def contender(self, name: str, call: Callable[[], Any], **more: Any) -> Contender:
         """One that is made here."""
