@@ -34,7 +34,7 @@ def _figure(count: int, width: float = 5.5) -> tuple[Any, list[Any]]:
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"svg.hashsalt": "sendguard", "font.size": 9, "axes.spines.top": False})
+    plt.rcParams.update({"svg.hashsalt": "sendguard", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False})
     plt.rcParams.update({"axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3})
     figure, axes = plt.subplots(1, count, figsize=(width * count, 4.2), sharey=True, squeeze=False)
     return figure, list(axes[0])

@@ -56,11 +56,11 @@ class Series:
         found = [stats[name] for name in names if name in stats and name != "cmdstat_info"]
         return sum(int(one["calls"]) for one in found), sum(float(one["usec"]) for one in found)
 
-    def run(self, count: int) -> None:
+    def run(self, count: int, untimed: int = 1) -> None:
         """Call it `count` times, each timed, after one that is not, as another row was called before."""
         calls, micros = self.counted()
-        self.repeat(1)
-        self.untimed += 1
+        self.repeat(untimed)
+        self.untimed += untimed
         self.nanos += self.repeat(count)
         calls_after, micros_after = self.counted()
         self.calls += calls_after - calls

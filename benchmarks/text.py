@@ -28,7 +28,7 @@ It keeps its counters and cooldowns in memory and reads Redis at most every 10 s
 cooldowns, so most of its choices ask Redis nothing, and none takes anything there; with 1,000 deployments and more \
 its record of when it last read (1,000 keys) is too short, and it reads all counters at each choice. "Choice, \
 pre-call check" adds the `pre_call_check(deployment)` of its strategy, by which it counts the request in Redis, as a \
-decision of sendguard does; measured up to {max(CHECKED_LINES)} lines. Above {ROUTER_LINES:,} deployments, which \
+decision of sendguard does; measured for {CHECKED_LINES[0]} lines. Above {ROUTER_LINES:,} deployments, which \
 it takes a minute to take in, it is measured on {ROUTER_SERVER} only.
 """.strip()
 
