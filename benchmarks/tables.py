@@ -80,7 +80,7 @@ def decisions(series: Sequence[Series]) -> list[str]:
 
 
 def ratios(series: Sequence[Series]) -> list[str]:
-    """sendguard's p50 over that of the PING beside it, and of the most lines over that of ten."""
+    """sendguard's p50 beside that of its PING, as a ratio and a difference, and of the most lines over that of ten."""
     rows, lines = by_row(series), _lines(series)
     most = lines[-1]
     few = 10 if 10 in lines else lines[0]
@@ -90,12 +90,12 @@ def ratios(series: Sequence[Series]) -> list[str]:
         if not what.startswith(SYNC):
             continue
         ping, target = rows[server, ASYNC_PING if awaited else PING], TIMES_ASYNC_PING if awaited else TIMES_PING
-        times = [found[count].quantile(50) / ping[count].quantile(50) for count in lines]
+        pairs = [(found[count].quantile(50), ping[count].quantile(50)) for count in lines]
         growth = found[most].quantile(50) / found[few].quantile(50)
         cells.append(
             [
                 f"{server}: {what} (≤ {target})",
-                *(_against(value, target, f"{value:.2f}") for value in times),
+                *(_against(p50 / floor, target, f"{p50 / floor:.2f}, +{p50 - floor:.0f} µs") for p50, floor in pairs),
                 _against(growth, TIMES_TEN_LINES, f"{growth:.2f}"),
             ]
         )
