@@ -32,9 +32,9 @@ lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test
-	$(BIN)/python -m benchmarks.core
-	$(BIN)/python -m benchmarks.ways
+# BENCH=--quick for a short trial, BENCH="--into FOLDER" to write elsewhere than into benchmarks/results.
+bench: $(VENV)/.bench servers
+	$(BIN)/python -m benchmarks.bench $(BENCH)
 
 # What `tests/test_counts.py` holds against, written anew: after a change that is meant to cost more, or that costs less.
 counts: $(VENV)/.test servers

@@ -7,15 +7,10 @@ itself, prints the figures as markdown and writes them to benchmarks/results/fle
 
 from __future__ import annotations
 
-import multiprocessing
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +19,7 @@ import redis
 from benchmarks import memory
 from benchmarks.servers import BINARIES, info, serve, surroundings, version
 from benchmarks.setup import TIMEOUT, add_lines, every_rule, line, recipient, run_piped
+from benchmarks.throughput import BENCHMARK_CALLS, CONNECTIONS, KNOWN, LINES, SECONDS, Counters, Run, by_c, by_guards
 from sendguard import SendGuard
 from sendguard.linq.events import MessageSeen
 from sendguard.request import Request
@@ -32,137 +28,7 @@ from tests.clusters import Cluster
 
 RESULT = Path(__file__).parent / "results" / "fleet.md"
 PROCESSES, POOLS = (1, 2, 4), (1, 2, 4, 8)
-SECONDS, LINES, KNOWN = 2.0, 100, 500
-BENCHMARK_CALLS, CONNECTIONS = 20_000, 16
 RECIPIENTS, KEYED, MESSAGES, TRANSITIONS, KEPT_LINES = 200_000, 50_000, 50_000, 12_000, 1000
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run. each: decisions by server; rate: decisions a second; micros: CPU time of the servers, the decision's
-    own script, and the clients, each for one decision; replicated: bytes of the replication stream for one."""
-
-    name: str
-    each: tuple[int, ...]
-    seconds: float
-    server: float
-    script: float
-    client: float | None = None
-    replicated: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        return sum(self.each) / self.seconds
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What a server has counted so far: decisions, microseconds of their scripts, of its CPU, bytes to replicas."""
-
-    calls: int
-    script: float
-    cpu: float
-    replicated: int
-
-    @classmethod
-    def of(cls, client: redis.Redis) -> Counters:
-        stats = info(client, "commandstats").get("cmdstat_evalsha", {"calls": 0, "usec": 0})
-        cpu = info(client, "cpu")
-        used = (cpu["used_cpu_user"] + cpu["used_cpu_sys"]) * 1e6
-        return cls(stats["calls"], stats["usec"], used, info(client, "replication")["master_repl_offset"])
-
-
-def _measured(name: str, clients: Sequence[redis.Redis], act: Callable[[], tuple[float, float | None]]) -> Run:
-    """What servers counted while something acted; it returns its seconds, and its own CPU seconds if it knows them."""
-    before = [Counters.of(client) for client in clients]
-    seconds, own = act()
-    after = [Counters.of(client) for client in clients]
-    pairs = list(zip(before, after, strict=True))
-    calls = sum(b.calls - a.calls for a, b in pairs)
-
-    def per_call(total: Callable[[Counters], float]) -> float:
-        return sum(total(b) - total(a) for a, b in pairs) / calls
-
-    client_micros = None if own is None else own * 1e6 / calls
-    each = tuple(b.calls - a.calls for a, b in pairs)
-    return Run(name, each, seconds, per_call(lambda c: c.cpu), per_call(lambda c: c.script), client_micros,
-               per_call(lambda c: c.replicated))  # fmt: skip
-
-
-# Processes with guards -----------------------------------------------------------------------------------------------
-
-
-def _decide_for(url: str, pools: Sequence[str], number: int, barrier: Any, results: Any) -> None:
-    """One process: decisions of known conversations, over the pools in turn, for SECONDS."""
-    with ExitStack() as stack:
-        guards = [stack.enter_context(SendGuard(url, pool=p, policy=every_rule(), timeout=TIMEOUT)) for p in pools]
-        people = [recipient(number * KNOWN + i) for i in range(KNOWN)]
-        for guard in guards:
-            for person in people:
-                guard.choose_from_number(person)
-        barrier.wait()
-        barrier.wait()  # in between the counters are read
-        begun, cpu, done = time.perf_counter(), time.process_time(), 0
-        while time.perf_counter() - begun < SECONDS:
-            guards[done % len(guards)].choose_from_number(people[done // len(guards) % KNOWN])
-            done += 1
-        results.put((time.perf_counter() - begun, time.process_time() - cpu))
-        barrier.wait()
-
-
-def _by_guards(name: str, url: str, pools: Sequence[str], processes: int, clients: Sequence[redis.Redis]) -> Run:
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(processes + 1), context.Queue()
-    workers = [
-        context.Process(target=_decide_for, args=(url, pools, number, barrier, results), daemon=True)
-        for number in range(processes)
-    ]
-    for worker in workers:
-        worker.start()
-    barrier.wait(60)
-
-    def act() -> tuple[float, float]:
-        barrier.wait(60)
-        spent = [results.get(timeout=60) for _ in workers]
-        return max(seconds for seconds, _ in spent), sum(cpu for _, cpu in spent)
-
-    run = _measured(name, clients, act)
-    barrier.wait(60)
-    for worker in workers:
-        worker.join()
-    return run
-
-
-# A client written in C -----------------------------------------------------------------------------------------------
-
-
-def _by_c(name: str, url: str, client: redis.Redis, people: int) -> Run:
-    """redis-benchmark with a guard's own command, for random recipients of so many."""
-    binary = shutil.which("redis-benchmark")
-    if binary is None:
-        raise SystemExit("the benchmark needs redis-benchmark: apt-get install redis-tools")
-    with SendGuard(url, pool="fleet", policy=every_rule(), timeout=TIMEOUT, refresh=None) as guard:
-        assert guard.decide(recipient(0)).allowed
-        protocol = guard._flows.protocol
-        request = Request.of(recipient(0), "chat", None, (), None, None)
-        call = protocol.decide(request, max_wait=0, waiter=False, now=None)
-        anybody = call._replace(keys=(f"{protocol.prefix}r:__rand_int__", *call.keys[1:]))
-    command = [str(word) for word in words("EVALSHA", call.script.sha, anybody)]  # all of it is text
-    port = client.connection_pool.connection_kwargs["port"]
-    options = ["-p", str(port), "-c", str(CONNECTIONS), "-n", str(BENCHMARK_CALLS), "-r", str(people), "-q"]
-
-    def act() -> tuple[float, None]:
-        begun = time.perf_counter()
-        subprocess.run([binary, *options, *command], check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - begun, None
-
-    def failed() -> int:
-        return int(info(client, "commandstats")["cmdstat_evalsha"]["failed_calls"])
-
-    before = failed()
-    run = _measured(name, [client], act)
-    assert failed() == before
-    return run
 
 
 def _one_server(url: str, say: Callable[[str], None]) -> tuple[list[Run], float]:
@@ -173,18 +39,18 @@ def _one_server(url: str, say: Callable[[str], None]) -> tuple[list[Run], float]
         runs = []
         for processes in PROCESSES:
             say(f"{processes} processes")
-            runs.append(_by_guards(f"{processes} Python processes, known", url, ["fleet"], processes, [client]))
+            runs.append(by_guards(f"{processes} Python processes, known", url, ["fleet"], processes, [client]))
         say("redis-benchmark")
-        runs.append(_by_c("C client, known", url, client, KNOWN))
-        runs.append(_by_c("C client, new conversations", url, client, 10**9))
+        runs.append(by_c("C client, known", url, client, KNOWN))
+        runs.append(by_c("C client, new conversations", url, client, 10**9))
         client.config_set("appendonly", "yes")
         while info(client, "persistence")["aof_rewrite_in_progress"]:
             time.sleep(0.02)
         written = info(client, "persistence")["aof_current_size"]
-        runs.append(_by_c("C client, known, appendfsync everysec", url, client, KNOWN))
+        runs.append(by_c("C client, known, appendfsync everysec", url, client, KNOWN))
         grown = info(client, "persistence")["aof_current_size"] - written
         client.config_set("appendfsync", "always")
-        runs.append(_by_c("C client, known, appendfsync always", url, client, KNOWN))
+        runs.append(by_c("C client, known, appendfsync always", url, client, KNOWN))
         return runs, grown / BENCHMARK_CALLS
 
 
@@ -291,7 +157,7 @@ def _cluster(kind: str, say: Callable[[str], None]) -> tuple[list[Run], list[tup
         runs = []
         for count in POOLS:
             say(f"a cluster, {count} pools")
-            runs.append(_by_guards(f"{count}", cluster.url, names[:count], max(PROCESSES), clients))
+            runs.append(by_guards(f"{count}", cluster.url, names[:count], max(PROCESSES), clients))
         return runs, [tuple(homes[:count].count(i) for i in range(len(primaries))) for count in POOLS]
 
 

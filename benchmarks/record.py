@@ -11,9 +11,11 @@ from typing import Any
 
 import redis
 
+from benchmarks.decisions import STICKY_RECIPIENTS, decisions
+from benchmarks.peers import PING
+from benchmarks.series import Series
 from benchmarks.servers import BINARIES, serve, surroundings, version
 from benchmarks.setup import TIMEOUT, add_lines, every_rule
-from benchmarks.speed import PING, STICKY_RECIPIENTS, Series, _decisions
 from sendguard import SendGuard
 
 LINES, ROUNDS, CALLS, KEPT = 1_000, 600, 25, 10_000
@@ -29,7 +31,7 @@ def _series(stack: ExitStack, server: str, url: str) -> list[Series]:
         )
         stack.enter_context(guard)
         add_lines(guard, LINES)
-        calls = ((PING, guard._store._client.ping), *_decisions(guard))
+        calls = ((PING, guard._store._client.ping), *decisions(guard))
         found += [Series(server, what + mark, LINES, call, admin) for what, call in calls]
     return found
 

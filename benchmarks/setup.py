@@ -1,14 +1,14 @@
-"""What the measurements share: numbers, a policy with every rule on, lines in bulk."""
+"""What the measurements share: numbers, a policy with every rule on, ways to run a guard, lines in bulk."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis
 
-from sendguard import Policy, Quota, SendGuard, TokenBucket
+from sendguard import Lease, Policy, Quota, SendGuard, TokenBucket
 from sendguard.linq.events import LineUpdate
 from sendguard.store.scripts import Call
 from sendguard.store.wire import words
@@ -38,6 +38,15 @@ def every_rule() -> Policy:
         pair=Quota(_HUGE, per=60),
         overrides={line(0): {"at_risk": TokenBucket(tokens=5, per=60)}},
     )
+
+
+MODES: dict[str, Callable[[], dict[str, Any]]] = {"direct": dict, "leased": lambda: {"lease": Lease()}}
+"""How a guard decides, by name: what the constructor is given for it, made anew for each guard."""
+
+
+def guard_options(mode: str = "direct") -> dict[str, Any]:
+    """The constructor's arguments for a guard that is measured, but for its store and pool. mode: a key of MODES."""
+    return {"policy": every_rule(), "timeout": TIMEOUT, **MODES[mode]()}
 
 
 def big_quotas() -> Policy:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LINES_PER_CALL = 200
 _RECORDS_PER_CALL = 1000
-_LISTENS_AGAIN = 0.2
+_LISTENS_AGAIN = 1.0
 """Seconds after which a process listens again for what is called back, where it could not."""
 _SLOT_GRACE = 0.05
 """Seconds that a waiter may still wait for the slot it holds when its max_wait has just passed."""
@@ -165,8 +165,8 @@ class Flows:
         self, request: Request, conversation: str, max_wait: float, waiter: bool, now: float | None
     ) -> Flow[Decision]:
         """Ask the store; after it failed or came back, only once this process knows what it remembers."""
-        asked = None if self.lending is None else self.lending.asks(request, now)
-        borrower = "" if asked is None or self.lending is None else self.lending.loans.process
+        asked = None if self.lending is None else self.lending.loans.asks(request, now)
+        borrower = None if asked is None or self.lending is None else (self.lending.loans.process, asked.turn)
         call = self.protocol.decide(
             request, max_wait=max_wait, waiter=waiter, now=now, conversation=conversation, borrower=borrower
         )
@@ -229,28 +229,28 @@ class Flows:
             call = self.protocol.settle(decision, unsent=unsent, opted_out=code == 2024, closed_for=closed_for, now=now)
             known = not (unsent and self.degraded is not None and self.degraded.unsent(decision, now))
             if call is not None and known:
-                yield from self._called_back((yield from self.run(call)))
+                yield from self.run(call)
         if number is not None and code in POLL_COOLDOWN_CODES:
-            yield from self._told((yield from self.run(self.protocol.cool_down(number, now))), "outcome")
+            self._learnt((yield from self.run(self.protocol.cool_down(number, now))), "outcome")
         elif number is not None and code == 2006:
-            yield from self._told(
-                (yield from self.run(self.protocol.release([number], None, now, "outcome"))), "outcome"
-            )
+            self._learnt((yield from self.run(self.protocol.release([number], None, now, "outcome"))), "outcome")
 
     # Observations ----------------------------------------------------------------------------------------------------
 
     def _told(self, reply: Sequence[Any], source: str) -> Flow[tuple[Change, ...]]:
         """What an observation changed, once no process can use any more what it was lent of the lines that changed."""
-        changes = understood(changes_of, reply, source)
-        for change in changes:
-            tell_change(self.protocol.pool, change)
-        yield from self._called_back(reply)
-        return changes
-
-    def _called_back(self, reply: Sequence[Any]) -> Flow[None]:
+        changes = self._learnt(reply, source)
         called_back = understood(called_back_of, reply)
         if called_back:
             yield from until_given_back(called_back, self.lending, self.protocol, self.run, self._now)
+        return changes
+
+    def _learnt(self, reply: Sequence[Any], source: str) -> tuple[Change, ...]:
+        """What was changed; what it calls back is given back when that is heard, which a sender does not wait for."""
+        changes = understood(changes_of, reply, source)
+        for change in changes:
+            tell_change(self.protocol.pool, change)
+        return changes
 
     def handle_webhook(self, body: bytes | str, headers: Mapping[str, str] | Iterable[Any]) -> Flow[tuple[Change, ...]]:
         """Verify a webhook and apply it once."""
@@ -344,9 +344,9 @@ class Flows:
     def close(self) -> Flow[None]:
         """Give back what is lent to this process; what cannot be given back runs out."""
         if self.lending is not None:
-            self.lending.loans.deafen()
+            self.lending.loans.close()
             try:
-                yield from self.lending.give_back(all_of_it=True)
+                yield from self.lending.give_back()
             except StoreUnavailable as error:
                 keep_failed(error)
 

@@ -47,10 +47,6 @@ T = TypeVar("T")
 Headers = Mapping[str, str] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
 
 
-def _lease(ttl: str) -> Lease:
-    return Lease(ttl=float(ttl))
-
-
 def environment() -> dict[str, Any]:
     """The constructor's arguments that the environment gives."""
     get = os.environ.get
@@ -63,12 +59,14 @@ def environment() -> dict[str, Any]:
         "api_key": get("LINQ_API_KEY") or get("LINQ_API_V3_API_KEY"),
         "api_base_url": get("LINQ_API_V3_BASE_URL"),
     }
-    for name, argument, kind in (("SENDGUARD_TIMEOUT", "timeout", float), ("SENDGUARD_LEASE_TTL", "lease", _lease)):
+    for name, argument in (("SENDGUARD_TIMEOUT", "timeout"), ("SENDGUARD_LEASE_TTL", "lease")):
         if value := get(name):
             try:
-                found[argument] = kind(value)
+                found[argument] = float(value)
             except ValueError:
                 raise ValueError(f"{name} must be a number of seconds") from None
+    if "lease" in found:
+        found["lease"] = Lease(ttl=found["lease"])
     return {name: value for name, value in found.items() if value}
 
 
@@ -118,7 +116,9 @@ class SendGuard:
         self._store = Store(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._timeout = timeout
-        if not self._store.is_server:  # what it holds ends with this process
+        if not self._store.is_server:  # what it holds ends with this process, or it has connections of its own
+            if lease is not None and not isinstance(store, str):
+                raise ValueError("lease needs a store that is a URL, or a client of redis-py's own class")
             self._flows.keeper.refresh = self._flows.lending = None
         elif refresh is not None:
             self._store.watch()

@@ -16,7 +16,6 @@ from sendguard.loans import Asked, Loans, Returned
 from sendguard.models import Decision
 from sendguard.protocol import Protocol
 from sendguard.replies import loan_of, revocations_of, stream_of
-from sendguard.request import Request
 from sendguard.steps import Flow, Renew, Wait
 from sendguard.store.scripts import Call, Command
 
@@ -37,12 +36,8 @@ class Lending:
     ) -> None:
         self.loans = Loans(lease.ttl, record)
         self._protocol, self._run, self._now = protocol, run, now
-        self._listens_for = min(_LISTENS_FOR, lease.ttl / 4)
-        self._last = "0-0"
-
-    def asks(self, request: Request, now: float | None) -> Asked | None:
-        """As `Loans.asks`."""
-        return self.loans.asks(request, now)
+        self._listens_for = min(_LISTENS_FOR, lease.ttl / 8)
+        self._last: str | None = None
 
     def lent(self, reply: bytes | str, decision: Decision, conversation: str, asked: Asked) -> None:
         """Take in what the store lent with a decision, if anything."""
@@ -53,25 +48,27 @@ class Lending:
     def listen(self) -> Flow[float]:
         """One round of what a process that borrows does in the background. Returns the seconds until the next: none."""
         try:
-            if not self.loans.hears:
+            listens_for = self._listens_for
+            if self._last is None:
                 newest = stream_of((yield from self._run(self._protocol.last_revocation())))
                 self._last = newest[0][0] if newest else "0-0"
-                self.loans.hears = True
+                listens_for = 0.0  # so that it can borrow at once
             yield Renew()
-            reply = yield from self._run(self._protocol.revocations(self._last, self._listens_for))
-            last, lines = revocations_of(reply)
+            reply = yield from self._run(self._protocol.revocations(self._last, listens_for))
+            last, lines = revocations_of(reply, self.loans.process)
             self._last = last or self._last
-            if lines:
-                self.loans.call_back(lines)
+            self.loans.call_back(lines)
+            self.loans.heard()
             yield from self.give_back()
-        except StoreUnavailable:
+        except BaseException:
+            self._last = None
             self.loans.deafen()
             raise
         return 0.0
 
-    def give_back(self, *, all_of_it: bool = False) -> Flow[None]:
-        """Give back what is over, or all of it, and have the sends recorded that were decided here."""
-        returned = self.loans.returned(self._now(), all_of_it=all_of_it)
+    def give_back(self) -> Flow[None]:
+        """Give back what is over, and have the sends recorded that were decided here."""
+        returned = self.loans.returned(self._now())
         for part in _parts(returned):
             yield Renew()
             yield from self._run(self._protocol.give_back(self.loans.process, part, self._now()))
@@ -96,15 +93,19 @@ def until_given_back(
 ) -> Flow[None]:
     """Wait until nothing that was called back of some lines can be used: until it was given back, or has run out.
 
-    called_back: the seconds until it has run out, by line.
+    called_back: the seconds until it has run out, by line. They pass by this process' own clock: a store that is lost,
+    or whose clock jumps, ends no loan early.
     """
     ends = time.monotonic() + max(called_back.values())
-    if lending is not None:
-        lending.loans.call_back(called_back)
-        yield from lending.give_back()
     look = _FIRST_LOOK
-    while (left := ends - time.monotonic()) > 0:
-        yield Wait(min(look, left))
-        if not int((yield from run(protocol.pending(called_back, now())))):
-            return
-        look = min(2 * look, _LAST_LOOK)
+    try:
+        if lending is not None:
+            lending.loans.call_back(called_back)
+            yield from lending.give_back()
+        while (left := ends - time.monotonic()) > 0:
+            yield Wait(min(look, left))
+            if not (yield from run(protocol.pending(called_back, now()))):
+                return
+            look = min(2 * look, _LAST_LOOK)
+    except StoreUnavailable:
+        yield Wait(max(0.0, ends - time.monotonic()))

@@ -7,6 +7,7 @@ back, or when nothing would be heard of that any more.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -23,6 +24,8 @@ _HASTE = 0.98
 """The part of a loan's time for which it is used: no two clocks run alike."""
 _MOST_RECORDS = 10_000
 """How many decisions wait to be recorded: the record in the store holds no more."""
+_HEARD_WITHIN = 1.0
+"""Seconds since the store last told what was called back, in which loans are used; or half their time, if less."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -32,24 +35,31 @@ def running_time() -> float:
 
 
 class Loan:
-    """Sends of one conversation. left: how many. ends: until when, by `running_time`; ends_at: by the guard's clock.
+    """Sends of one conversation, from one line at one health.
 
-    line, health: what they are sent from. tokens: how many of a bucket's are among what was lent. until: its end as the
-    store counts it (microseconds), as text; lent_at: its beginning. begun: that, by `running_time`.
+    lent, tokens: how many, and how many of the line's bucket among them. left: those not used yet. until: its end as
+    the store counts it (microseconds), as text. begun, ends: from when until when, by `running_time`; ends_at: until
+    when by the guard's clock, if it has one.
     """
 
-    __slots__ = ("begun", "conversation", "ends", "ends_at", "health", "left", "lent_at", "line", "tokens", "until")
+    __slots__ = ("begun", "conversation", "ends", "ends_at", "health", "left", "lent", "line", "tokens", "until")
 
-    def __init__(self, line: str, conversation: str, left: int, tokens: int, until: str, health: Health) -> None:
-        self.line, self.conversation, self.left, self.tokens = line, conversation, left, tokens
-        self.until, self.health = until, health
-        self.ends = self.begun = 0.0
-        self.ends_at: float | None = None
-        self.lent_at = 0
+    def __init__(
+        self, line: str, health: Health, conversation: str, loan: str, begun: float, ends: float, ends_at: float | None
+    ) -> None:
+        """loan: as the script `lend` puts it."""
+        lent, tokens, self.until = loan.split(",")
+        self.line, self.health, self.conversation = line, health, conversation
+        self.lent, self.tokens, self.left = int(lent), int(tokens), int(lent)
+        self.begun, self.ends, self.ends_at = begun, ends, ends_at
+
+    def is_over(self, at: float, now: float | None) -> bool:
+        """Whether its time is over. at: by `running_time`; now: by the guard's clock, if it has one."""
+        return at >= self.ends or (now is not None and self.ends_at is not None and now >= self.ends_at)
 
 
 class Asked(NamedTuple):
-    """When the store was asked to lend. turn: what had been called back by then."""
+    """When the store was asked to lend: in which turn, and at what time by `running_time` and by the guard's clock."""
 
     turn: int
     at: float
@@ -57,69 +67,69 @@ class Asked(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A send that was decided here, for the record. at: in the store's microseconds."""
+    """A send that was decided here, for the record. at: seconds into its loan's time."""
 
     request: Request
     loan: Loan
-    at: int
+    at: float
 
 
 class Returned(NamedTuple):
     """What goes back to the store.
 
-    lines: those of which nothing is held any more, each with the mark of the last loan known of it, or "*" where it was
-    called back. loans: that were not used up. sent: to be recorded.
+    lines: those of which nothing is held any more, with the turn in which it was dropped. loans: that are over. sent:
+    to be recorded.
     """
 
-    lines: Sequence[tuple[str, str]]
+    lines: Sequence[tuple[str, int]]
     loans: Sequence[Loan]
     sent: Sequence[Sent]
 
 
 class Loans:
-    """What one process holds. ttl: seconds, of each loan. process: its name in the store, another one after a fork.
+    """What one process holds. ttl: seconds, of each loan. record: whether its decisions are to be recorded.
 
-    Nothing is borrowed, or used, unless `hears` is set: what is called back would not be noticed. Safe between threads.
+    process: its name in the store, another one after a fork. Time goes in turns: what was asked for before the turn in
+    which its line was dropped is not taken in any more, as it may have been called back on its way. Safe between
+    threads.
     """
 
     def __init__(self, ttl: float, record: bool) -> None:
-        self._ttl, self._record = ttl, record
+        self.ttl, self._record = ttl, record
+        self._heard_within = min(_HEARD_WITHIN, ttl / 2)
         self.forget()
         after_fork(self, Loans.forget)
 
     def forget(self) -> None:
         """Begin anew, in a forked process: what was lent is its parent's."""
         self.process = os.urandom(6).hex()
-        self.hears = False
         self._lock = threading.Lock()
+        self._closed = False
+        self._heard = -math.inf
+        self._turn = self._deaf = 0
         self._loans: dict[str, Loan] = {}
         self._over: list[Loan] = []
         self._sent: deque[Sent] = deque(maxlen=_MOST_RECORDS)
-        self._marks: dict[str, str] = {}
-        self._called: dict[str, str] = {}
-        self._turn = self._deaf = 0
         self._dropped: dict[str, int] = {}
+        self._unsaid: dict[str, int] = {}
 
     # Deciding --------------------------------------------------------------------------------------------------------
 
     def decide(self, request: Request, conversation: str, now: float | None) -> Decision | None:
-        """A decision from what is held, or None: then the store is to be asked.
-
-        A send with an idempotency key is the store's to decide: only there would its repetition be known.
-        """
-        if request.idempotency_key is not None or request.place not in ("", "in_chat"):
+        """A decision from what is held, or None: then the store is to be asked."""
+        if not _may_be_lent(request):
             return None
         from_number = request.from_number
         with self._lock:
             loan = self._loans.get(conversation)
-            if loan is None or (from_number is not None and from_number != loan.line):
+            if loan is None or loan.left <= 0 or (from_number is not None and from_number != loan.line):
                 return None
             at = running_time()
-            if loan.left <= 0 or _timed_out(loan, at, now):
+            if loan.is_over(at, now) or at - self._heard > self._heard_within:
                 return None
             loan.left -= 1
             if self._record:
-                self._sent.append(Sent(request, loan, loan.lent_at + int((at - loan.begun) * 1_000_000)))
+                self._sent.append(Sent(request, loan, at - loan.begun))
         return Decision(
             True,
             Reason.STICKY if from_number is None else Reason.REQUESTED,
@@ -136,26 +146,31 @@ class Loans:
 
     # Borrowing -------------------------------------------------------------------------------------------------------
 
+    def heard(self) -> None:
+        """Note that the store just told all that was called back until now."""
+        self._heard = running_time()
+
+    @property
+    def hears(self) -> bool:
+        """Whether what is called back is heard; only then is anything borrowed, and used."""
+        return not self._closed and running_time() - self._heard <= self._heard_within
+
     def asks(self, request: Request, now: float | None) -> Asked | None:
-        """Whether to borrow with a decision that the store is asked for; to be told to `take`."""
-        if not self.hears or request.idempotency_key is not None or request.place not in ("", "in_chat"):
-            return None
-        return Asked(self._turn, running_time(), now)
+        """Whether to borrow with a decision that the store is asked for: then what it lends goes to `take`."""
+        return Asked(self._turn, running_time(), now) if _may_be_lent(request) and self.hears else None
 
     def take(self, decision: Decision, conversation: str, loan: str, asked: Asked) -> None:
         """Take in what was lent with a decision; `loan` is as the script `lend` puts it."""
-        count, tokens, until = loan.split(",")
-        line, health = decision.from_number, decision.health
+        line, health, spans = decision.from_number, decision.health, _HASTE * self.ttl
         assert line is not None
         assert health is not None
-        new = Loan(line, conversation, int(count), int(tokens), until, health)
-        new.begun, new.ends = asked.at, asked.at + _HASTE * self._ttl
-        new.ends_at = None if asked.now is None else asked.now + _HASTE * self._ttl
-        new.lent_at = int(until) - int(self._ttl * 1_000_000)
+        ends_at = None if asked.now is None else asked.now + spans
+        new = Loan(line, health, conversation, loan, asked.at, asked.at + spans, ends_at)
         with self._lock:
-            self._marks[line] = decision.decision_id[:8]
-            if not self.hears or max(self._deaf, self._dropped.get(line, 0)) > asked.turn:
-                self._over.append(new)  # it was called back on its way here
+            if self._closed or self._deaf > asked.turn:
+                return  # as if it had been lost on its way
+            if self._dropped.get(line, 0) > asked.turn:
+                self._over.append(new)
                 return
             before = self._loans.get(conversation)
             self._loans[conversation] = new
@@ -166,45 +181,51 @@ class Loans:
 
     def call_back(self, lines: Iterable[str]) -> None:
         """Use nothing more of some lines."""
-        wanted = set(lines)
         with self._lock:
-            self._drop(wanted)
-            self._called |= dict.fromkeys(wanted, "*")
+            self._drop(set(lines))
 
     def deafen(self) -> None:
-        """Use nothing more of what is held, and borrow nothing: what is called back is not heard any more."""
+        """Use nothing more of what is held: what is called back is not heard any more.
+
+        Nothing of it goes back, as the store may not know of it any more: it counts as sent.
+        """
         with self._lock:
-            self.hears = False
-            self._drop({loan.line for loan in self._loans.values()})
+            self._heard = -math.inf
+            self._turn += 1
             self._deaf = self._turn
+            self._loans, self._over, self._unsaid = {}, [], {}
+
+    def close(self) -> None:
+        """Use nothing more, and borrow nothing; what is held can go back."""
+        with self._lock:
+            self._closed = True
+            self._drop({loan.line for loan in self._loans.values()})
 
     def _drop(self, lines: set[str]) -> None:
         """To be called with the lock held."""
         self._turn += 1
-        self._dropped |= dict.fromkeys(lines, self._turn)
+        turns = dict.fromkeys(lines, self._turn)
+        self._dropped |= turns
+        self._unsaid |= turns
         for conversation in [key for key, loan in self._loans.items() if loan.line in lines]:
             self._over.append(self._loans.pop(conversation))
 
-    def returned(self, now: float | None, *, all_of_it: bool = False) -> Returned:
-        """What is to go back to the store now: what was called back, has run out or is used up, and what was sent.
+    def returned(self, now: float | None) -> Returned:
+        """What is to go back to the store now: loans that are over, lines of which none is left, and what was sent.
 
         It is gone from here with that, whether or not it arrives: the store counts as sent what does not.
         """
-        at = running_time()
         with self._lock:
-            for key in [
-                key for key, loan in self._loans.items() if all_of_it or not loan.left or _timed_out(loan, at, now)
-            ]:
+            at = running_time()
+            for key in [key for key, loan in self._loans.items() if not loan.left or loan.is_over(at, now)]:
                 self._over.append(self._loans.pop(key))
+            self._drop({loan.line for loan in self._over} - {loan.line for loan in self._loans.values()})
             over, self._over = self._over, []
-            held = {loan.line for loan in self._loans.values()}
-            marks = {line: self._marks.pop(line, "") for line in {loan.line for loan in over} - held}
-            self._turn += 1
-            self._dropped |= dict.fromkeys(marks, self._turn)
-            called, self._called = self._called, {}
+            unsaid, self._unsaid = self._unsaid, {}
             sent, self._sent = list(self._sent), deque(maxlen=_MOST_RECORDS)
-        return Returned(tuple((marks | called).items()), [loan for loan in over if loan.left or loan.tokens], sent)
+        return Returned(tuple(unsaid.items()), over, sent)
 
 
-def _timed_out(loan: Loan, at: float, now: float | None) -> bool:
-    return at >= loan.ends or (now is not None and loan.ends_at is not None and now >= loan.ends_at)
+def _may_be_lent(request: Request) -> bool:
+    """Not so a send with an idempotency key: only the store knows whether it is repeated."""
+    return request.idempotency_key is None and request.place in ("", "in_chat")

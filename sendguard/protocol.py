@@ -133,17 +133,18 @@ class Protocol:
         waiter: bool,
         now: float | None,
         conversation: str | None = None,
-        borrower: str = "",
+        borrower: tuple[str, int] | None = None,
     ) -> Call:
         """One decision. max_wait: seconds that the caller would hold a slot for; a waiter's answer is remembered.
 
-        conversation: its digest, from a caller who has it. borrower: the process that more sends of it are lent to.
+        conversation: its digest, from a caller who has it. borrower: the process that more sends of it are lent to, and
+        its turn.
         """
         digest = conversation or self.conversation(request)
         key = request.idempotency_key
         remember = waiter or key is not None
         answer = "" if not remember else self._answer(digest, request.decision_id if key is None else key)
-        lends = borrower != "" or request.place == "sent"
+        lends = borrower is not None or request.place == "sent"
         keys = (self._key("r", digest), self._key("i", answer), self._decisions)
         return self._call(
             scripts.LEND if lends else scripts.DECIDE,
@@ -158,7 +159,7 @@ class Protocol:
                 str(micros(max_wait)) if max_wait else "0",
                 "0" if len(request.recipients) > 1 or request.override_optout else "1",
                 self._recorded,
-                f"{borrower}|{self._span}|{self._most}" if borrower else "",
+                "" if borrower is None else f"{borrower[0]}|{borrower[1]}|{self._span}|{self._most}",
                 *request.exclude,
             ),
             repeatable=remember,
@@ -450,17 +451,21 @@ class Protocol:
 
     def give_back(self, process: str, returned: Returned, now: float | None) -> Call:
         """What a process was lent and has not used, and what it decided by itself."""
-        lines = [text for line in returned.lines for text in line]
-        loans = [text for loan in returned.loans for text in (loan.line, str(loan.tokens), str(loan.left), loan.until)]
+        lines = [text for number, turn in returned.lines for text in (number, str(turn))]
+        loans = [
+            text
+            for loan in returned.loans
+            for text in (loan.line, str(loan.lent), str(loan.tokens), str(loan.left), loan.until)
+        ]
         counts = (process, str(len(returned.lines)), str(len(returned.loans)))
         records = map(self._record_of, returned.sent)
         keys = (self._decisions, *(self._key("r", loan.conversation) for loan in returned.loans))
         return self._call(scripts.GIVE_BACK, now, keys, (*counts, *lines, *loans, *records), repeatable=False)
 
-    @staticmethod
-    def _record_of(sent: Sent) -> str:
+    def _record_of(self, sent: Sent) -> str:
         """A send that was decided here, as `decide` records those that it decides."""
-        request, loan, at = sent
+        request, loan, seconds = sent
+        at = int(loan.until) - int(self._span) + micros(seconds)
         reason = Reason.STICKY if request.from_number is None else Reason.REQUESTED
         told = f"1|{loan.line}|{reason.value}|0|ACTIVE|{loan.health.value}|0||{request.decision_id}"
         kind = request.place or request.kind.value

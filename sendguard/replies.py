@@ -142,7 +142,8 @@ def streams_of(reply: Any) -> list[Any]:
     return [entry for batch in found for entry in batch] if found and isinstance(found[0][0], list | tuple) else found
 
 
-def revocations_of(reply: Any) -> tuple[str, list[str]]:
-    """What XREAD found in the stream of revocations: the last entry's id, "" for none; and the lines."""
+def revocations_of(reply: Any, process: str) -> tuple[str, list[str]]:
+    """What XREAD found in the stream of revocations: the last entry's id, "" for none; and a process' lines."""
     entries = stream_of(streams_of(reply))
-    return entries[-1][0] if entries else "", [told["line"] for _, told in entries]
+    lines = [told["line"] for _, told in entries if process in told["processes"].split(",")]
+    return entries[-1][0] if entries else "", lines

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import redis
 
-from sendguard import Reason, SendGuard, SendGuardError, SendGuardTransport, StoreUnavailable
+from sendguard import Lease, Reason, SendGuard, SendGuardError, SendGuardTransport, StoreUnavailable
 from sendguard.simulator import Simulator
 from sendguard.store import scripts
 from tests import traffic
@@ -120,6 +120,28 @@ def test_the_rule_of_a_process_that_alerts(
         traffic.run_alerts(url, POOL, api)
     refused = {denial.lower() for denial in denials(server)} - {"command client|setinfo", "command client"}
     assert refused == (set() if missing is None else {f"command {missing.removeprefix('+')}"})
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_rule_of_a_process_that_borrows(server: Server, user: Callable[..., str], allowed: bool) -> None:
+    """S34: a lease needs XREAD besides, and no more; without it nothing is lent."""
+    url = user(*["+xread"] * allowed)
+    denials(server)
+    with SendGuard(url, pool=POOL, timeout=5.0, refresh=None, lease=Lease(ttl=5.0)) as guard:
+        guard.observe(LINE, status="ACTIVE")
+        loans = guard._flows.lending.loans
+        if allowed:
+            wait_until(lambda: loans.hears)
+        else:
+            wait_until(lambda: any("xread" in denial.lower() for denial in denials(server)))
+        before = server.info("commandstats")["cmdstat_evalsha"]["calls"]
+        for _ in range(7):
+            assert guard.decide(PERSON).allowed
+        asked = server.info("commandstats")["cmdstat_evalsha"]["calls"] - before
+        assert (asked < 7) is allowed
+        assert bool(loans._loans) is allowed
+    refused = {denial.lower() for denial in denials(server)} - {"command client|setinfo", "command client"}
+    assert refused <= {"command xread"}
 
 
 def test_the_user_reaches_no_other_pool_and_no_command_of_an_administrator(

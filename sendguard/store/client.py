@@ -136,7 +136,7 @@ class Store:
 
     @property
     def is_server(self) -> bool:
-        """Whether other processes reach it, and it them: not so an embedded store."""
+        """Whether it is a server that this asks over connections of its own: neither embedded nor a client's."""
         return self._client is None
 
     def watch(self) -> None:
@@ -311,7 +311,7 @@ class AsyncStore:
 
     @property
     def is_server(self) -> bool:
-        """Whether other processes reach it, and it them: not so an embedded store."""
+        """Whether it is a server that this asks over connections of its own: neither embedded nor a client's."""
         return self._client is None
 
     def watch(self) -> None:

@@ -1,10 +1,9 @@
 -- Take back what a process was lent and has not used, and record the sends that it decided by itself.
 --
 -- KEYS: 16 decisions (stream); 17... the recipient of each loan.
--- ARGV: 18 process; 19 how many lines; 20 how many loans; then for each line: number, and what makes the process hold
---   nothing of it any more: the mark of the last loan that it knows of (another one may be on its way to it), or '*' where
---   it answers to having been called back; for each loan: line, tokens, how many sends of it are unused, until; then the
---   records of its decisions.
+-- ARGV: 18 process; 19 how many lines; 20 how many loans; then for each line of which the process holds nothing any more:
+--   number, and the turn in which it dropped what it held (it may have asked for more since); for each loan: line, sends,
+--   tokens, how many sends of it are unused, until; then the records of its decisions.
 -- Reply: always 1.
 -- Cost: 3 commands a line, 2 a loan of which something is left, and one XADD a decision.
 
@@ -16,41 +15,55 @@ local function line_of(number)
   return known[number]
 end
 
--- Tokens come back while they are kept aside: the bucket has not filled up in their place meanwhile.
-local function take_back(line, tokens, unused)
+local function held_of(line)
+  for i, loan in ipairs(loans_of(line)) do
+    if loan.process == process then return loan, i end
+  end
+end
+
+-- Keep n tokens aside no longer, and put some of them back: the bucket cannot have filled up in their place.
+local function release(line, held, n, back)
   local interval = bucket_of(line)
-  line.lent = line.lent:gsub(LENT, function(who, held, ends, revoked, mark)
-    if who ~= process or tonumber(ends) <= now then return end
-    tokens = math.min(tokens, tonumber(held))
-    line.tat = line.tat - math.min(tokens, unused) * interval
-    return who .. ',' .. int(tonumber(held) - tokens) .. ',' .. ends .. ',' .. revoked .. ',' .. mark .. ';'
-  end)
+  if interval > 0 and interval < NEVER then
+    local floor = now + aside(line) * interval
+    line.tat = math.max(line.tat, floor) - back * interval
+  end
+  held.tokens = held.tokens - n
+end
+
+-- Take back one loan, as far as the store knows of it: one that forgot it has not counted it either.
+local function take_back(i, key)
+  local line = line_of(ARGV[i])
+  local held = line and held_of(line)
+  if not held then return end
+  local sends, tokens, unused = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local limits, ends = limits_of(line), tonumber(ARGV[i + 4])
+  unused = math.min(unused, held.sends)
+  held.sends = math.max(0, held.sends - sends)
+  tokens = math.min(tokens, held.tokens)
+  if tokens > 0 then release(line, held, tokens, math.min(tokens, unused)) end
+  if unused == 0 then return end
+  line.volume = window_remove(line.volume, limits[8], ends, unused)
+  local recipient = read_recipient(key)
+  local window = recipient.windows[line.number]
+  if window then
+    recipient.windows[line.number] = window_remove(window, limits[12], ends, unused)
+    write_recipient(key, recipient)
+  end
 end
 
 local at = 21 + 2 * lines
 for i = 1, loans do
-  local line, unused, ends = line_of(ARGV[at]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  if line then
-    local limits = limits_of(line)
-    line.volume = window_remove(line.volume, limits[8], ends, unused)
-    if ARGV[at + 1] ~= '0' then take_back(line, tonumber(ARGV[at + 1]), unused) end
-    local recipient = unused > 0 and read_recipient(KEYS[16 + i])
-    local window = recipient and recipient.windows[line.number]
-    if window then
-      recipient.windows[line.number] = window_remove(window, limits[12], ends, unused)
-      write_recipient(KEYS[16 + i], recipient)
-    end
-  end
-  at = at + 4
+  take_back(at, KEYS[16 + i])
+  at = at + 5
 end
-
 for i = 21, 20 + 2 * lines, 2 do
-  local line, last = line_of(ARGV[i]), ARGV[i + 1]
-  if line and line.lent ~= '' then
-    line.lent = line.lent:gsub(LENT, function(who, _, ends, revoked, mark)
-      local given_back = last == mark or last == '*' and revoked == '1'
-      if who == process and given_back or tonumber(ends) <= now then return '' end
-    end)
+  local line = line_of(ARGV[i])
+  local held, place = nil, nil
+  if line then held, place = held_of(line) end
+  if held and held.turn < tonumber(ARGV[i + 1]) then
+    release(line, held, held.tokens, 0)
+    table.remove(line.loans, place)
   end
 end
 for _, line in pairs(known) do

@@ -1,42 +1,47 @@
 -- Lending: a process that was let send in a conversation gets more sends of it, to decide by itself for a short time.
 --
--- All of them count at once, and as of the end of that time, so that no limit is passed whenever they are used. At most a
--- quarter of what each limit has left is lent, so that the others find some, too.
+-- All of them count at once, and as of the end of that time, so that no limit is passed whenever they are used. What is
+-- out of a line is at most a quarter of what its limits have left besides, so that the others find some, too.
 --
--- ARGV: 26 process|how long|how many at most; '' to lend nothing. KEYS: 19 revocations (stream).
+-- ARGV: 26 process|turn|how long|how many at most; '' to lend nothing. KEYS: 19 revocations (stream).
 -- Reply, in that of `decide`: how many,tokens of the bucket among them,until; '' where nothing is lent.
 
+local function a_quarter(left, out) return math.floor((left + out) / 4) - out end
+
 function lend(line, recipient, at, starts)
-  local process, span, most = ARGV[26]:match('^(%x+)|(%d+)|(%d+)$')
+  local process, turn, span, most = ARGV[26]:match('^(%x+)|(%d+)|(%d+)|(%d+)$')
   if not process or starts or at > now or not line.stands or recipient.consent < 0 or recipient.lines[1] ~= line.number then
     return ''
   end
-  local held, others = 0, ''
-  for who, tokens, ends, revoked, mark in line.lent:gmatch(LENT) do
-    if who == process then
-      if revoked == '1' and tonumber(ends) > now then return '' end
-      held = tonumber(ends) > now and tonumber(tokens) or 0
-    elseif tonumber(ends) > now then
-      others = others .. who .. ',' .. tokens .. ',' .. ends .. ',' .. revoked .. ',' .. mark .. ';'
-    end
+  local own, out = nil, 0
+  for _, loan in ipairs(loans_of(line)) do
+    if loan.process == process then own = loan end
+    if loan.ends > now then out = out + loan.sends end
   end
+  if own and own.revoked then return '' end
   local limits, window, tokens = limits_of(line), recipient.windows[line.number], 0
   local interval, tolerance = bucket_of(line)
   local n = math.min(
     tonumber(most),
-    math.floor((limits[7] - total_of(line.volume)) / 4),
-    math.floor((limits[11] - total_of(window)) / 4)
+    a_quarter(limits[7] - total_of(line.volume), out),
+    a_quarter(limits[11] - total_of(window), 0)
   )
   if interval > 0 then
-    local full = now + tolerance + interval
-    n = math.min(n, math.floor((full - math.max(line.tat, now + aside(line) * interval)) / interval / 4))
+    local held = aside(line)
+    local level = (now + tolerance + interval - math.max(line.tat, now + held * interval)) / interval
+    n = math.min(n, a_quarter(math.floor(level), held))
     tokens = n
   end
   if n < 1 then return '' end
+  if not own then
+    own = { process = process, sends = 0, tokens = 0, ends = 0, revoked = false, turn = 0 }
+    table.insert(line.loans, own)
+  end
   local ends = now + tonumber(span)
   take(line, now, n)
   line.volume = window_add(line.volume, limits[7], limits[8], ends, n)
   recipient.windows[line.number] = window_add(window, limits[11], limits[12], ends, n)
-  line.lent = others .. process .. ',' .. int(held + tokens) .. ',' .. int(ends) .. ',0,' .. ARGV[21]:sub(1, 8) .. ';'
+  own.sends, own.tokens = own.sends + n, own.tokens + tokens
+  own.ends, own.turn = math.max(own.ends, ends), math.max(own.turn, tonumber(turn))
   return int(n) .. ',' .. int(tokens) .. ',' .. int(ends)
 end

@@ -1,34 +1,39 @@
--- What is lent of lines, called back where a line may not be sent on as it was: every process that holds some is told, and
+-- What is lent of lines, called back where a line may not be sent on as it was: each process that holds some is told, and
 -- who told of it waits until each of them has said that it holds none any more, or cannot use it any more.
 
 -- Call back what is lent of a line. key: of the stream that the processes listen to. paced: whether the line's bucket is
--- the one that the tokens are of.
+-- still the one that the tokens are of.
 function revoke(line, key, paced)
-  local some = false
-  line.lent = line.lent:gsub(LENT, function(process, tokens, ends, _, mark)
-    if tonumber(ends) <= now then return '' end
-    some = true
-    return process .. ',' .. (paced and tokens or '0') .. ',' .. ends .. ',1,' .. mark .. ';'
-  end)
-  if some then call('XADD', key, 'MAXLEN', '~', '10000', '*', 'line', line.number) end
+  local holders = {}
+  for _, loan in ipairs(loans_of(line)) do
+    loan.tokens = paced and loan.tokens or 0
+    if loan.ends > now then
+      loan.revoked = true
+      holders[#holders + 1] = loan.process
+    end
+  end
+  if #holders > 0 then
+    call('XADD', key, 'MAXLEN', '~', '10000', '*', 'line', line.number, 'processes', table.concat(holders, ','))
+  end
 end
 
--- How long what was called back of a line can still be used, at the most.
-local function usable(line)
-  local last = now
-  for _, _, ends, revoked in line.lent:gmatch(LENT) do
-    if revoked == '1' then last = math.max(last, tonumber(ends)) end
+-- Until when what was called back of a line can be used, at the latest; nil where nothing is left of it.
+local function usable_until(line)
+  local last = nil
+  if line.lent ~= '' or line.loans then
+    for _, loan in ipairs(loans_of(line)) do
+      if loan.revoked then last = math.max(last or 0, loan.ends) end
+    end
   end
-  return last - now
+  return last
 end
 
 local waits = {}
 
 -- Have the caller wait until nothing that was called back of a line can be used.
 local function wait_for(line)
-  if line and line.lent ~= '' and usable(line) > 0 then
-    waits[#waits + 1] = '!' .. line.number .. '|' .. int(usable(line))
-  end
+  local last = line and usable_until(line)
+  if last and last > now then waits[#waits + 1] = '!' .. line.number .. '|' .. int(last - now) end
 end
 
 -- Call back what is lent of a recipient's lines. mine: a line that the caller has read, and will save itself.

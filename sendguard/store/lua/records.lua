@@ -31,7 +31,7 @@ local function read_line(number)
     stands = stands:lower()
   end
   return setmetatable({
-    number = number, stands = stands == 'y', lent = lent, tier = tonumber(tier), class = tonumber(class), told = told, limits = false,
+    number = number, stands = stands == 'y', lent = lent, loans = false, tier = tonumber(tier), class = tonumber(class), told = told, limits = false,
     used = tonumber(used), tat = tonumber(tat), place = tonumber(place),
     volume = windows:sub(1, split), starts = windows:sub(split + 1),
   }, unfold)
@@ -73,20 +73,43 @@ local function bucket_of(line)
   return limits[i - 1], limits[i]
 end
 
--- What is lent of a line, one entry for each process: process,tokens,until,revoked,mark; and so on. tokens: those of the
--- bucket that it may hold until then. revoked: '1' from the moment that they may not be used any more until it has said
--- that it does not. mark: the beginning of the id of the decision that they were last lent with.
-local LENT = '(%x+),(%d+),(%d+),([01]),(%x*);'
+-- What is lent of a line is text, one entry for each process: process,sends,tokens,until,revoked,turn; and so on. sends
+-- and tokens: how many it may hold until then. revoked: 1 from when they may not be used any more until it has said that it
+-- holds none. turn: of that process, when it last asked for some; it holds none of those for which it asked before
+-- another turn, once it has said so. An entry is kept for a while after its time, so that what is unused can go back.
+local KEPT = 10000000
 
--- The tokens of a line's bucket that are lent, and when the last of them is back at the latest. Until then the bucket
--- holds that many fewer: they may be used at any time, on top of what it gives.
+-- The entries as tables. While tokens are out the bucket holds that many fewer, so that they may be used at any time, on
+-- top of what it gives; what it filled up to by the end of an entry is no more than that.
+local function loans_of(line)
+  if line.loans then return line.loans end
+  local all, ended = {}, {}
+  for process, sends, tokens, ends, revoked, turn in line.lent:gmatch('(%x+),(%d+),(%d+),(%d+),([01]),(%d+);') do
+    all[#all + 1] = { process = process, sends = tonumber(sends), tokens = tonumber(tokens), ends = tonumber(ends),
+      revoked = revoked == '1', turn = tonumber(turn) }
+    if all[#all].ends <= now then ended[#ended + 1] = all[#all] end
+  end
+  table.sort(ended, function(a, b) return a.ends < b.ends end)
+  local interval = bucket_of(line)
+  for _, loan in ipairs(ended) do
+    local tokens = 0
+    for _, other in ipairs(all) do tokens = tokens + other.tokens end
+    if interval > 0 and interval < NEVER and loan.tokens > 0 then line.tat = math.max(line.tat, loan.ends + tokens * interval) end
+    loan.tokens = 0
+  end
+  line.loans = {}
+  for _, loan in ipairs(all) do
+    if loan.ends + KEPT > now then table.insert(line.loans, loan) end
+  end
+  return line.loans
+end
+
+-- The tokens of a line's bucket that are out, and when the last of them is back at the latest.
 local function aside(line)
   local tokens, last = 0, 0
-  if line.lent ~= '' then
-    for _, held, ends in line.lent:gmatch(LENT) do
-      if tonumber(held) > 0 and tonumber(ends) > now then
-        tokens, last = tokens + tonumber(held), math.max(last, tonumber(ends))
-      end
+  if line.lent ~= '' or line.loans then
+    for _, loan in ipairs(loans_of(line)) do
+      if loan.tokens > 0 then tokens, last = tokens + loan.tokens, math.max(last, loan.ends) end
     end
   end
   return tokens, last
@@ -107,7 +130,7 @@ local function ready_at(line, starts)
   if interval >= NEVER then
     if at < NEVER then at, why = NEVER, 'throttled' end
   elseif interval > 0 then
-    local tokens, last = aside(line)
+    local tokens, last = aside(line)  -- which may change `tat`
     local free = line.tat - tolerance
     if tokens * interval > tolerance then free = math.max(free, last) end
     if free > at then at, why = free, 'throttled' end
@@ -144,16 +167,26 @@ local function save(line)
     score = score or why and math.max(at, line.used)
     call('ZADD', KEYS[1 + place], score and int(score) or used, line.number)
   end
-  local lent = line.lent ~= ''
-  call('HSET', KEYS[1], line.number, (line.stands and (lent and 'Y' or 'y') or lent and 'N' or 'n') .. line.tier
+  local lent = ''
+  if line.lent ~= '' or line.loans then
+    for _, loan in ipairs(loans_of(line)) do
+      lent = lent .. loan.process .. ',' .. int(loan.sends) .. ',' .. int(loan.tokens) .. ',' .. int(loan.ends) .. ','
+        .. (loan.revoked and '1,' or '0,') .. int(loan.turn) .. ';'
+    end
+  end
+  local some = lent ~= ''
+  call('HSET', KEYS[1], line.number, (line.stands and (some and 'Y' or 'y') or some and 'N' or 'n') .. line.tier
     .. line.class .. '!' .. line.told .. '!' .. used .. '|' .. moment(line.tat) .. '|' .. place .. '|' .. #line.volume
-    .. '|' .. (lent and line.lent .. '!' or '') .. line.volume .. line.starts)
+    .. '|' .. (some and lent .. '!' or '') .. line.volume .. line.starts)
 end
 
 -- Take n tokens, of what a line's bucket may give by itself, at a time. Returns the cost of one.
 local function take(line, at, n)
   local interval = bucket_of(line)
-  if interval > 0 then line.tat = math.max(line.tat, at + aside(line) * interval) + n * interval end
+  if interval > 0 then
+    local floor = at + aside(line) * interval
+    line.tat = math.max(line.tat, floor) + n * interval
+  end
   return interval
 end
 

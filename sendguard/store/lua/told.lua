@@ -3,7 +3,7 @@
 local function fresh(number)
   return {
     number = number, status = '', status_at = -1, health = '', health_at = -1, assigned = true, assigned_at = -1,
-    kind = '', kind_at = -1, paused = 0, cooling = 0, used = 0, tat = 0, changed = 0, place = 0, volume = '', starts = '', lent = '',
+    kind = '', kind_at = -1, paused = 0, cooling = 0, used = 0, tat = 0, changed = 0, place = 0, volume = '', starts = '', lent = '', loans = false,
     stands = true, tier = 1, class = 1, limits = false, known = false,
   }
 end
@@ -20,9 +20,11 @@ local function fold(line, key, span)
     line.status, int(line.status_at), line.health, int(line.health_at), line.assigned and '1' or '0',
     int(line.assigned_at), line.kind, int(line.kind_at), int(line.paused), int(line.cooling), int(line.changed),
   }, '|')
-  if stood and not line.stands or tier ~= line.tier then
-    if line.known == false and span > 0 then line.lent = '0,0,' .. int(now + span) .. ',1,;' end
-    if line.lent ~= '' then revoke(line, key, tier == line.tier) end
+  if line.known == false and span > 0 then
+    line.loans = { { process = '0', sends = 0, tokens = 0, ends = now + span, revoked = false, turn = 0 } }
+  end
+  if (line.lent ~= '' or line.loans) and (stood and not line.stands or tier ~= line.tier) then
+    revoke(line, key, tier == line.tier)
   end
   return line
 end
