@@ -14,26 +14,25 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from sendguard.arguments import as_outcome, check_max_wait, check_page, check_source, check_time, check_value
 from sendguard.degraded import Degraded
 from sendguard.errors import LinqError, SendBlocked, SendGuardError, StoreUnavailable, UnknownDecision, UnknownLine
 from sendguard.keeper import Keeper
-from sendguard.lease import Lease, check_lease
+from sendguard.lease import Lease
 from sendguard.lending import Lending, until_given_back
 from sendguard.linq.events import LineUpdate, MessageFailed, MessageSeen
 from sendguard.linq.webhooks import read_webhook
+from sendguard.loan_calls import LoanCalls
 from sendguard.logs import LOGGER, Outages, tell, tell_change, tell_decision
 from sendguard.models import (
     Change,
     Decision,
     DecisionRecord,
     Explanation,
-    Health,
     Line,
-    LineStatus,
     Outcome,
     Transition,
 )
-from sendguard.policy import Policy
 from sendguard.protocol import POLL_COOLDOWN_CODES, Protocol
 from sendguard.replies import (
     called_back_of,
@@ -50,10 +49,10 @@ from sendguard.steps import Flow, Poll, Renew, Wait
 from sendguard.store import ScriptRefused, StoreRenewed
 from sendguard.store.scripts import Call, Command
 from sendguard.store.units import micros
-from sendguard.watch import Watch, check_metrics, watch_of
+from sendguard.watch import Watch
 
 if TYPE_CHECKING:
-    from sendguard.metrics import Metrics
+    pass
 
 T = TypeVar("T")
 _LINES_PER_CALL = 200
@@ -242,7 +241,7 @@ class Flows:
         changes = self._learnt(reply, source)
         called_back = understood(called_back_of, reply)
         if called_back:
-            yield from until_given_back(called_back, self.lending, self.protocol, self.run, self._now)
+            yield from until_given_back(called_back, self.lending, LoanCalls(self.protocol), self.run, self._now)
         return changes
 
     def _learnt(self, reply: Sequence[Any], source: str) -> tuple[Change, ...]:
@@ -372,10 +371,10 @@ class Flows:
             raise ValueError("status or health must be given")
         call = self.protocol.observe_one(
             number,
-            observed_at=_check_time("observed_at", observed_at),
-            source=_check_source(source),
-            status=_check_value("status", status),
-            health=_check_value("health", health),
+            observed_at=check_time("observed_at", observed_at),
+            source=check_source(source),
+            status=check_value("status", status),
+            health=check_value("health", health),
             now=self._now(),
         )
         yield from self._told((yield from self.run(call)), source)
@@ -384,7 +383,7 @@ class Flows:
     def pause(self, number: str, until: float | None) -> Flow[Line]:
         """Stop sends on a line."""
         check_number("number", number)
-        call = self.protocol.pause(number, _check_time("until", until), self._now())
+        call = self.protocol.pause(number, check_time("until", until), self._now())
         yield from self._told((yield from self.run(call)), "operator")
         return (yield from self.line(number))
 
@@ -410,13 +409,13 @@ class Flows:
 
     def transitions(self, after: str, count: int) -> Flow[tuple[Transition, ...]]:
         """What changed of lines after a transition, oldest first."""
-        _check_page(after, count, "the id of a transition")
+        check_page(after, count, "the id of a transition")
         reply = yield from self.run(self.protocol.transitions(after, count))
         return understood(transitions_of, reply)
 
     def decisions(self, after: str, count: int) -> Flow[tuple[DecisionRecord, ...]]:
         """The decisions recorded after an entry, oldest first."""
-        _check_page(after, count, "the entry_id of a record")
+        check_page(after, count, "the entry_id of a record")
         return understood(decisions_of, (yield from self.run(self.protocol.decisions(after, count))))
 
     def explain(self, decision_id: str) -> Flow[Explanation]:
@@ -500,41 +499,6 @@ def poll_failed(error: Exception) -> None:
     tell(logging.ERROR, "poll_failed", "poll failed: %s", text, error=type(error).__name__)
 
 
-def new_guard_parts(
-    pool: str,
-    policy: Policy | None,
-    hash_key: str | bytes | None,
-    webhook_secret: str | Sequence[str] | None,
-    clock: Callable[[], float] | None,
-    timeout: float,
-    refresh: float | None,
-    record_decisions: bool = True,
-    metrics: Metrics | None = None,
-    lease: Lease | None = None,
-) -> Flows:
-    """The flows of a guard from the arguments of its constructor. Raises ValueError naming the one that is wrong."""
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
-        raise ValueError("timeout must be above 0 and at most 60 seconds")
-    if refresh is not None and (
-        isinstance(refresh, bool) or not isinstance(refresh, (int, float)) or not 0.05 <= refresh <= 60
-    ):
-        raise ValueError("refresh must be from 0.05 to 60 seconds, or None")
-    if not isinstance(policy, (Policy, type(None))):
-        raise ValueError("policy must be a Policy")
-    if not isinstance(webhook_secret, str | list | tuple | None):
-        raise ValueError("webhook_secret must be a secret or several, newest first")
-    if not isinstance(hash_key, str | bytes | None) or hash_key in ("", b""):
-        raise ValueError("hash_key must be text or bytes, and not empty")
-    secrets = (webhook_secret,) if isinstance(webhook_secret, str) else tuple(webhook_secret or ())
-    if not all(isinstance(secret, str) and secret for secret in secrets):
-        raise ValueError("webhook_secret must be a secret or several, newest first")
-    if not isinstance(record_decisions, bool):
-        raise ValueError("record_decisions must be True or False")
-    protocol = Protocol(pool, policy or Policy(), hash_key, record=record_decisions, lease=check_lease(lease))
-    watch = watch_of(pool, check_metrics(metrics))
-    return Flows(protocol, secrets, clock, refresh, watch, lease, record_decisions)
-
-
 def number_of(decision: Decision) -> str:
     """The line of a decision. Raises SendBlocked if it was denied."""
     if not decision.allowed or decision.from_number is None:
@@ -546,53 +510,6 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def check_max_wait(max_wait: float) -> float:
-    """`max_wait`, if it is from 0 to 86400 seconds; else ValueError naming it."""
-    if isinstance(max_wait, bool) or not isinstance(max_wait, (int, float)) or not 0 <= max_wait <= 86_400:
-        raise ValueError("max_wait must be from 0 to 86400 seconds")
-    return max_wait
-
-
-def as_outcome(outcome: Outcome | str) -> Outcome:
-    """An outcome from its short name. Raises ValueError naming `outcome`."""
-    if isinstance(outcome, Outcome):
-        return outcome
-    named = {"sent": Outcome(True), "not_sent": Outcome(False), "unknown": Outcome(None)}
-    if not isinstance(outcome, str) or outcome not in named:
-        raise ValueError("outcome must be 'sent', 'not_sent', 'unknown' or an Outcome")
-    return named[outcome]
-
-
-def _check_page(after: str, count: int, what: str) -> None:
-    if not isinstance(after, str) or not re.fullmatch(r"[0-9]{1,19}(-[0-9]{1,19})?", after, re.ASCII):
-        raise ValueError(f"after must be {what}, or '0'")
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 10_000:
-        raise ValueError("count must be from 1 to 10000")
-
-
-def _check_time(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 9e9:
-        raise ValueError(f"{name} must be Unix seconds")
-    return float(value)
-
-
-def _check_source(source: str) -> str:
-    if not isinstance(source, str) or not 1 <= len(source) <= 64:
-        raise ValueError("source must be 1 to 64 characters")
-    return source
-
-
-def _check_value(name: str, value: str | None) -> str:
-    if value is None:
-        return ""
-    text = value.value if isinstance(value, (LineStatus, Health)) else value
-    if not isinstance(text, str) or not 1 <= len(text) <= 32 or not text.replace("_", "").replace(" ", "").isalnum():
-        raise ValueError(f"{name} must be a status word such as ACTIVE or AT_RISK")
-    return text.upper()
 
 
 def _reaching(now: float, wait: float) -> float:

@@ -17,7 +17,7 @@ from sendguard.alerts.channels import Callback
 from sendguard.alerts.models import Rule, Severity
 from sendguard.alerts.plan import Plan
 from sendguard.background import Background, Finished, after_fork
-from sendguard.flows import keep_failed, new_guard_parts, number_of
+from sendguard.flows import keep_failed, number_of
 from sendguard.lease import Lease
 from sendguard.linq.client import LinqClient
 from sendguard.linq.poller import Poller
@@ -35,6 +35,7 @@ from sendguard.models import (
     SendKind,
     Transition,
 )
+from sendguard.parts import new_guard_parts
 from sendguard.policy import Policy
 from sendguard.request import Request
 from sendguard.steps import ASKS_STORE, Act, AskAudit, Flow, Join, Poll, Step, Wait

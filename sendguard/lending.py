@@ -12,6 +12,7 @@ from typing import Any
 
 from sendguard.errors import StoreUnavailable
 from sendguard.lease import Lease
+from sendguard.loan_calls import LoanCalls
 from sendguard.loans import Asked, Loans, Returned
 from sendguard.models import Decision
 from sendguard.protocol import Protocol
@@ -35,7 +36,7 @@ class Lending:
         self, protocol: Protocol, lease: Lease, run: Run, now: Callable[[], float | None], record: bool
     ) -> None:
         self.loans = Loans(lease.ttl, record)
-        self._protocol, self._run, self._now = protocol, run, now
+        self.calls, self._run, self._now = LoanCalls(protocol), run, now
         self._listens_for = min(_LISTENS_FOR, lease.ttl / 8)
         self._last: str | None = None
 
@@ -50,11 +51,11 @@ class Lending:
         try:
             listens_for = self._listens_for
             if self._last is None:
-                newest = stream_of((yield from self._run(self._protocol.last_revocation())))
+                newest = stream_of((yield from self._run(self.calls.last_revocation())))
                 self._last = newest[0][0] if newest else "0-0"
                 listens_for = 0.0  # so that it can borrow at once
             yield Renew()
-            reply = yield from self._run(self._protocol.revocations(self._last, listens_for))
+            reply = yield from self._run(self.calls.revocations(self._last, listens_for))
             last, lines = revocations_of(reply, self.loans.process)
             self._last = last or self._last
             self.loans.call_back(lines)
@@ -71,7 +72,7 @@ class Lending:
         returned = self.loans.returned(self._now())
         for part in _parts(returned):
             yield Renew()
-            yield from self._run(self._protocol.give_back(self.loans.process, part, self._now()))
+            yield from self._run(self.calls.give_back(self.loans.process, part, self._now()))
 
 
 def _parts(returned: Returned) -> list[Returned]:
@@ -87,7 +88,7 @@ def _parts(returned: Returned) -> list[Returned]:
 def until_given_back(
     called_back: Mapping[str, float],
     lending: Lending | None,
-    protocol: Protocol,
+    calls: LoanCalls,
     run: Run,
     now: Callable[[], float | None],
 ) -> Flow[None]:
@@ -104,7 +105,7 @@ def until_given_back(
             yield from lending.give_back()
         while (left := ends - time.monotonic()) > 0:
             yield Wait(min(look, left))
-            if not (yield from run(protocol.pending(called_back, now()))):
+            if not (yield from run(calls.pending(called_back, now()))):
                 return
             look = min(2 * look, _LAST_LOOK)
     except StoreUnavailable:

@@ -19,6 +19,7 @@ from sendguard.background import after_fork
 from sendguard.models import Decision, Health, LineStatus, Reason
 from sendguard.receipt import receipt_text
 from sendguard.request import Request
+from sendguard.store.units import micros
 
 _HASTE = 0.98
 """The part of a loan's time for which it is used: no two clocks run alike."""
@@ -34,36 +35,38 @@ def running_time() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-class Loan:
-    """Sends of one conversation, from one line at one health.
-
-    lent, tokens: how many, and how many of the line's bucket among them. left: those not used yet. until: its end as
-    the store counts it (microseconds), as text. begun, ends: from when until when, by `running_time`; ends_at: until
-    when by the guard's clock, if it has one.
-    """
-
-    __slots__ = ("begun", "conversation", "ends", "ends_at", "health", "left", "lent", "line", "tokens", "until")
-
-    def __init__(
-        self, line: str, health: Health, conversation: str, loan: str, begun: float, ends: float, ends_at: float | None
-    ) -> None:
-        """loan: as the script `lend` puts it."""
-        lent, tokens, self.until = loan.split(",")
-        self.line, self.health, self.conversation = line, health, conversation
-        self.lent, self.tokens, self.left = int(lent), int(tokens), int(lent)
-        self.begun, self.ends, self.ends_at = begun, ends, ends_at
-
-    def is_over(self, at: float, now: float | None) -> bool:
-        """Whether its time is over. at: by `running_time`; now: by the guard's clock, if it has one."""
-        return at >= self.ends or (now is not None and self.ends_at is not None and now >= self.ends_at)
-
-
 class Asked(NamedTuple):
     """When the store was asked to lend: in which turn, and at what time by `running_time` and by the guard's clock."""
 
     turn: int
     at: float
     now: float | None
+
+
+class Loan:
+    """Sends of one conversation, from one line at one health.
+
+    lent, tokens: how many, and how many of the line's bucket among them. left: those not used yet. lent_at, until: from
+    when until when in the store's microseconds, the latter as text. begun, ends: the same by `running_time`, and a
+    little earlier; ends_at: until when by the guard's clock, if it has one.
+    """
+
+    __slots__ = (
+        "begun", "conversation", "ends", "ends_at", "health", "left", "lent", "lent_at", "line", "tokens", "until",
+    )  # fmt: skip
+
+    def __init__(self, line: str, health: Health, conversation: str, loan: str, asked: Asked, ttl: float) -> None:
+        """loan: as the script `lend` puts it. asked: before it was lent. ttl: seconds that it was lent for."""
+        lent, tokens, self.until = loan.split(",")
+        self.line, self.health, self.conversation = line, health, conversation
+        self.lent, self.tokens, self.left = int(lent), int(tokens), int(lent)
+        self.lent_at = int(self.until) - micros(ttl)
+        self.begun, self.ends = asked.at, asked.at + _HASTE * ttl
+        self.ends_at = None if asked.now is None else asked.now + _HASTE * ttl
+
+    def is_over(self, at: float, now: float | None) -> bool:
+        """Whether its time is over. at: by `running_time`; now: by the guard's clock, if it has one."""
+        return at >= self.ends or (now is not None and self.ends_at is not None and now >= self.ends_at)
 
 
 class Sent(NamedTuple):
@@ -95,7 +98,7 @@ class Loans:
     """
 
     def __init__(self, ttl: float, record: bool) -> None:
-        self.ttl, self._record = ttl, record
+        self._ttl, self._record = ttl, record
         self._heard_within = min(_HEARD_WITHIN, ttl / 2)
         self.forget()
         after_fork(self, Loans.forget)
@@ -161,11 +164,10 @@ class Loans:
 
     def take(self, decision: Decision, conversation: str, loan: str, asked: Asked) -> None:
         """Take in what was lent with a decision; `loan` is as the script `lend` puts it."""
-        line, health, spans = decision.from_number, decision.health, _HASTE * self.ttl
+        line, health = decision.from_number, decision.health
         assert line is not None
         assert health is not None
-        ends_at = None if asked.now is None else asked.now + spans
-        new = Loan(line, health, conversation, loan, asked.at, asked.at + spans, ends_at)
+        new = Loan(line, health, conversation, loan, asked, self._ttl)
         with self._lock:
             if self._closed or self._deaf > asked.turn:
                 return  # as if it had been lost on its way

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 
 from sendguard.lease import Lease
 from sendguard.linq.events import Consent, LineUpdate, MessageFailed, MessageSeen
-from sendguard.loans import Returned, Sent
 from sendguard.models import Decision, Health, Line, LineStatus, Reason
 from sendguard.policy import LIMIT_NAMES, Policy
 from sendguard.receipt import Receipt, receipt_text
@@ -29,7 +28,8 @@ POLL_COOLDOWN_CODES = frozenset({2027, 4002})
 _CHAT = re.compile(r"(\+[0-9]+)\|([\w-]{16})(\|g)?", re.ASCII)
 _POOL = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TIERS = {Health.HEALTHY: "1", Health.AT_RISK: "2", Health.CRITICAL: "3"}
-_LINE_TYPES = {None: "", "iMessage": "1", "RCS": "2"}
+LINE_TYPES = {None: "", "iMessage": "1", "RCS": "2"}
+"""The line types that may be asked for, as the scripts take them."""
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _REASONS = {reason.value: reason for reason in Reason}
 _STATUSES = {status.value: status for status in LineStatus}
@@ -153,7 +153,7 @@ class Protocol:
             (
                 request.place or request.kind.value,
                 request.from_number or "",
-                _LINE_TYPES[request.line_type],
+                LINE_TYPES[request.line_type],
                 request.decision_id,
                 "1" if remember else "0",
                 str(micros(max_wait)) if max_wait else "0",
@@ -446,44 +446,6 @@ class Protocol:
         """Ask for the recorded decisions that precede one, the newest first ("" for the newest of all)."""
         end = f"({before}" if before else "+"
         return Command(("XREVRANGE", self._decisions, end, "-", "COUNT", str(count)))
-
-    # Loans -----------------------------------------------------------------------------------------------------------
-
-    def give_back(self, process: str, returned: Returned, now: float | None) -> Call:
-        """What a process was lent and has not used, and what it decided by itself."""
-        lines = [text for number, turn in returned.lines for text in (number, str(turn))]
-        loans = [
-            text
-            for loan in returned.loans
-            for text in (loan.line, str(loan.lent), str(loan.tokens), str(loan.left), loan.until)
-        ]
-        counts = (process, str(len(returned.lines)), str(len(returned.loans)))
-        records = map(self._record_of, returned.sent)
-        keys = (self._decisions, *(self._key("r", loan.conversation) for loan in returned.loans))
-        return self._call(scripts.GIVE_BACK, now, keys, (*counts, *lines, *loans, *records), repeatable=False)
-
-    def _record_of(self, sent: Sent) -> str:
-        """A send that was decided here, as `decide` records those that it decides."""
-        request, loan, seconds = sent
-        at = int(loan.until) - int(self._span) + micros(seconds)
-        reason = Reason.STICKY if request.from_number is None else Reason.REQUESTED
-        told = f"1|{loan.line}|{reason.value}|0|ACTIVE|{loan.health.value}|0||{request.decision_id}"
-        kind = request.place or request.kind.value
-        asked = f"{kind}|{_LINE_TYPES[request.line_type]}|{loan.conversation}|lent"
-        return f"{told}|{asked}|{at}|{loan.line},,0"
-
-    def pending(self, numbers: Iterable[str], now: float | None) -> Call:
-        """How long what was called back of some lines can still be used."""
-        return self._call(scripts.PENDING, now, (), tuple(numbers))
-
-    def last_revocation(self) -> Command:
-        """Ask for the newest line of which loans were called back."""
-        return Command(("XREVRANGE", self._revocations, "+", "-", "COUNT", "1"))
-
-    def revocations(self, after: str, seconds: float) -> Command:
-        """Ask for the lines of which loans are called back after an entry, and wait some seconds for one."""
-        wait = str(max(1, round(seconds * 1000)))
-        return Command(("XREAD", "BLOCK", wait, "STREAMS", self._revocations, after), blocks=seconds)
 
     # The pool --------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from itertools import tee
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 from uuid import UUID
 
-from sendguard.flows import check_max_wait
+from sendguard.arguments import check_max_wait
 from sendguard.models import SendKind
 from sendguard.request import Request
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from sendguard.arguments import as_outcome
 from sendguard.errors import StoreUnavailable
-from sendguard.flows import Flows, as_outcome, number_of
+from sendguard.flows import Flows, number_of
 from sendguard.logs import tell
 from sendguard.middleware.outcome import outcome_of
 from sendguard.models import Decision, Outcome

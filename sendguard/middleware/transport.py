@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from sendguard.arguments import check_max_wait
 from sendguard.errors import SendGuardError
-from sendguard.flows import check_max_wait
 from sendguard.middleware.gate import Gate
 from sendguard.middleware.requests import refuse, route_of
 
