@@ -107,10 +107,10 @@ class AsyncSendGuard:
     async def close(self) -> None:
         """Close the connections that this guard opened, and end what it does in the background."""
         begun, self._unkept = bool(self._keeping), False
-        for work in self._keeping:
-            await work.stop()
         if begun:
             await self._drive(self._flows.close())
+        for work in self._keeping:
+            await work.stop()
         await self._store.close()
         if self._client is not None:
             await self._client.close()

@@ -67,7 +67,10 @@ def environment() -> dict[str, Any]:
             except ValueError:
                 raise ValueError(f"{name} must be a number of seconds") from None
     if "lease" in found:
-        found["lease"] = Lease(ttl=found["lease"])
+        try:
+            found["lease"] = Lease(ttl=found["lease"])
+        except ValueError as error:
+            raise ValueError(f"SENDGUARD_LEASE_TTL: {error}") from None
     return {name: value for name, value in found.items() if value}
 
 

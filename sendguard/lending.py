@@ -70,9 +70,12 @@ class Lending:
     def give_back(self) -> Flow[None]:
         """Give back what is over, and have the sends recorded that were decided here."""
         returned = self.loans.returned(self._now())
-        for part in _parts(returned):
-            yield Renew()
-            yield from self._run(self.calls.give_back(self.loans.process, part, self._now()))
+        try:
+            for part in _parts(returned):
+                yield Renew()
+                yield from self._run(self.calls.give_back(self.loans.process, part, self._now()))
+        finally:
+            self.loans.carried()
 
 
 def _parts(returned: Returned) -> list[Returned]:

@@ -115,6 +115,7 @@ class Loans:
         self._sent: deque[Sent] = deque(maxlen=_MOST_RECORDS)
         self._dropped: dict[str, int] = {}
         self._unsaid: dict[str, int] = {}
+        self._under_way = 0
 
     # Deciding --------------------------------------------------------------------------------------------------------
 
@@ -215,7 +216,9 @@ class Loans:
     def returned(self, now: float | None) -> Returned:
         """What is to go back to the store now: loans that are over, lines of which none is left, and what was sent.
 
-        It is gone from here with that, whether or not it arrives: the store counts as sent what does not.
+        It is gone from here with that, whether or not it arrives: the store counts as sent what does not. When it has
+        been carried there, or could not be, `carried` is to be called: no line is told of before the loans of it that
+        are under way, as the store takes back none then.
         """
         with self._lock:
             at = running_time()
@@ -223,9 +226,17 @@ class Loans:
                 self._over.append(self._loans.pop(key))
             self._drop({loan.line for loan in self._over} - {loan.line for loan in self._loans.values()})
             over, self._over = self._over, []
-            unsaid, self._unsaid = self._unsaid, {}
+            unsaid: dict[str, int] = {}
+            if not self._under_way:
+                unsaid, self._unsaid = self._unsaid, {}
+            self._under_way += 1
             sent, self._sent = list(self._sent), deque(maxlen=_MOST_RECORDS)
         return Returned(tuple(unsaid.items()), over, sent)
+
+    def carried(self) -> None:
+        """Note that what one call of `returned` told is not under way any more."""
+        with self._lock:
+            self._under_way -= 1
 
 
 def _may_be_lent(request: Request) -> bool:

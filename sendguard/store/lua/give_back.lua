@@ -40,7 +40,8 @@ local function take_back(i, key)
   local limits, ends = limits_of(line), tonumber(ARGV[i + 4])
   unused = math.min(unused, held.sends)
   held.sends = math.max(0, held.sends - sends)
-  tokens = math.min(tokens, held.tokens)
+  -- Those of a loan that was over before the first of those now held have been settled.
+  tokens = ends > held.since and math.min(tokens, held.tokens) or 0
   if tokens > 0 then release(line, held, tokens, math.min(tokens, unused)) end
   if unused == 0 then return end
   line.volume = window_remove(line.volume, limits[8], ends, unused)

@@ -34,13 +34,14 @@ function lend(line, recipient, at, starts)
   end
   if n < 1 then return '' end
   if not own then
-    own = { process = process, sends = 0, tokens = 0, ends = 0, revoked = false, turn = 0 }
+    own = { process = process, sends = 0, tokens = 0, since = 0, ends = 0, revoked = false, turn = 0 }
     table.insert(line.loans, own)
   end
   local ends = now + tonumber(span)
   take(line, now, n)
   line.volume = window_add(line.volume, limits[7], limits[8], ends, n)
   recipient.windows[line.number] = window_add(window, limits[11], limits[12], ends, n)
+  if own.tokens == 0 then own.since = now end
   own.sends, own.tokens = own.sends + n, own.tokens + tokens
   own.ends, own.turn = math.max(own.ends, ends), math.max(own.turn, tonumber(turn))
   return int(n) .. ',' .. int(tokens) .. ',' .. int(ends)

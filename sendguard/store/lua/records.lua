@@ -73,10 +73,11 @@ local function bucket_of(line)
   return limits[i - 1], limits[i]
 end
 
--- What is lent of a line is text, one entry for each process: process,sends,tokens,until,revoked,turn; and so on. sends
--- and tokens: how many it may hold until then. revoked: 1 from when they may not be used any more until it has said that it
--- holds none. turn: of that process, when it last asked for some; it holds none of those for which it asked before
--- another turn, once it has said so. An entry is kept for a while after its time, so that what is unused can go back.
+-- What is lent of a line is text, one entry for each process: process,sends,tokens,since,until,revoked,turn; and so on.
+-- sends and tokens: how many it may hold until then, the tokens since then. revoked: 1 from when they may not be used any
+-- more until it has said that it holds none. turn: of that process, when it last asked for some; it holds none of those
+-- for which it asked before another turn, once it has said so. An entry is kept for a while after its time, so that what
+-- is unused can go back.
 local KEPT = 10000000
 
 -- The entries as tables. While tokens are out the bucket holds that many fewer, so that they may be used at any time, on
@@ -84,9 +85,11 @@ local KEPT = 10000000
 local function loans_of(line)
   if line.loans then return line.loans end
   local all, ended = {}, {}
-  for process, sends, tokens, ends, revoked, turn in line.lent:gmatch('(%x+),(%d+),(%d+),(%d+),([01]),(%d+);') do
-    all[#all + 1] = { process = process, sends = tonumber(sends), tokens = tonumber(tokens), ends = tonumber(ends),
-      revoked = revoked == '1', turn = tonumber(turn) }
+  for process, sends, tokens, since, ends, revoked, turn in
+    line.lent:gmatch('(%x+),(%d+),(%d+),(%d+),(%d+),([01]),(%d+);')
+  do
+    all[#all + 1] = { process = process, sends = tonumber(sends), tokens = tonumber(tokens), since = tonumber(since),
+      ends = tonumber(ends), revoked = revoked == '1', turn = tonumber(turn) }
     if all[#all].ends <= now then ended[#ended + 1] = all[#all] end
   end
   table.sort(ended, function(a, b) return a.ends < b.ends end)
@@ -170,8 +173,8 @@ local function save(line)
   local lent = ''
   if line.lent ~= '' or line.loans then
     for _, loan in ipairs(loans_of(line)) do
-      lent = lent .. loan.process .. ',' .. int(loan.sends) .. ',' .. int(loan.tokens) .. ',' .. int(loan.ends) .. ','
-        .. (loan.revoked and '1,' or '0,') .. int(loan.turn) .. ';'
+      lent = lent .. loan.process .. ',' .. int(loan.sends) .. ',' .. int(loan.tokens) .. ',' .. int(loan.since) .. ','
+        .. int(loan.ends) .. (loan.revoked and ',1,' or ',0,') .. int(loan.turn) .. ';'
     end
   end
   local some = lent ~= ''

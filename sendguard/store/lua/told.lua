@@ -21,9 +21,11 @@ local function fold(line, key, span)
     int(line.assigned_at), line.kind, int(line.kind_at), int(line.paused), int(line.cooling), int(line.changed),
   }, '|')
   if line.known == false and span > 0 then
-    line.loans = { { process = '0', sends = 0, tokens = 0, ends = now + span, revoked = false, turn = 0 } }
+    line.loans = { { process = '0', sends = 0, tokens = 0, since = 0, ends = now + span, revoked = false, turn = 0 } }
   end
-  if (line.lent ~= '' or line.loans) and (stood and not line.stands or tier ~= line.tier) then
+  local worse = stood and not line.stands
+  if line.known == false then worse = is_flagged(line) or not line.assigned or line.paused > 0 end  -- it may merely rest
+  if (line.lent ~= '' or line.loans) and (worse or tier ~= line.tier) then
     revoke(line, key, tier == line.tier)
   end
   return line
@@ -51,7 +53,10 @@ local function set_health(line, health, at)
   if health ~= before then changed(line, 'health', before, health, at) end
   if tier_of(health) ~= tier then
     line.changed = now
-    if interval > 0 and interval < NEVER then line.tat = math.min(line.tat, now + tolerance + interval) end
+    if interval > 0 and interval < NEVER then
+      local floor = now + aside(line) * interval  -- what is lent may have been sent just now
+      line.tat = math.min(math.max(line.tat, floor), now + tolerance + interval)
+    end
   end
 end
 
