@@ -13,7 +13,7 @@ from typing import Any
 from sendguard.errors import StoreUnavailable
 from sendguard.lease import Lease
 from sendguard.loan_calls import LoanCalls
-from sendguard.loans import Asked, Loans, Returned
+from sendguard.loans import Asked, Loans, Returned, running_time
 from sendguard.models import Decision
 from sendguard.protocol import Protocol
 from sendguard.replies import loan_of, revocations_of, stream_of
@@ -55,11 +55,12 @@ class Lending:
                 self._last = newest[0][0] if newest else "0-0"
                 listens_for = 0.0  # so that it can borrow at once
             yield Renew()
+            asked_at = running_time()
             reply = yield from self._run(self.calls.revocations(self._last, listens_for))
             last, lines = revocations_of(reply, self.loans.process)
             self._last = last or self._last
             self.loans.call_back(lines)
-            self.loans.heard()
+            self.loans.heard(asked_at)
             yield from self.give_back()
         except BaseException:
             self._last = None

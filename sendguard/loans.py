@@ -150,9 +150,9 @@ class Loans:
 
     # Borrowing -------------------------------------------------------------------------------------------------------
 
-    def heard(self) -> None:
-        """Note that the store just told all that was called back until now."""
-        self._heard = running_time()
+    def heard(self, at: float) -> None:
+        """Note that the store has told all that was called back until then, by `running_time`."""
+        self._heard = at
 
     @property
     def hears(self) -> bool:

@@ -416,10 +416,14 @@ class Borrowing(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.25, 0.5, 1.0, 1.75, 2.0, 3.5, 5.0, 40.0, 130.0]))
     def wait(self, seconds: float) -> None:
-        for part in (min(seconds, TTL), min(max(seconds - TTL, 0.0), TTL), max(seconds - 2 * TTL, 0.0)):
-            if part:
-                self.clock.advance(part)
-                self.listen_all()
+        self.pass_time(seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        """The clock goes on, and who is not deaf listens all the time."""
+        ends = self.clock() + seconds
+        while self.clock() < ends:
+            self.clock.now = min(ends, self.clock() + TTL)
+            self.listen_all()
         self.lost |= bool(self.deaf)
 
     @rule(
@@ -474,6 +478,8 @@ class Borrowing(RuleBasedStateMachine):
         self.clock.advance(pause)
         for _ in range(held(guard, to)):
             self.judge(to, guard.decide(to))
+        self.listen_all()
+        self.lost |= bool(self.deaf)
 
     @rule(by=st.integers(0, 3))
     def not_sent(self, by: int) -> None:
@@ -490,8 +496,7 @@ class Borrowing(RuleBasedStateMachine):
         decision = guard.decide(to)
         self.judge(to, decision)
         if decision.retry_after is not None:
-            self.clock.advance(decision.retry_after)
-            self.lost |= decision.retry_after > TTL  # nobody listened for long
+            self.pass_time(decision.retry_after)
             again = guard.decide(to)
             assert again.allowed, f"law 6: {decision}, then {again}"
             self.judge(to, again)

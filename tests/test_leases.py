@@ -730,7 +730,7 @@ def _request(**options: Any) -> Request:
 @pytest.fixture
 def loans() -> Loans:
     made = Loans(30.0, record=True)
-    made.heard()
+    made.heard(running_time())
     return made
 
 
@@ -785,7 +785,7 @@ def test_a_loan_is_not_used_that_was_called_back_on_its_way(loans: Loans, betwee
     else:
         loans.deafen()
         if between == "deaf and hearing again":
-            loans.heard()
+            loans.heard(running_time())
     _lend(loans, asked=asked, letter="b")
     assert loans.decide(_request(), "c", None) is None
     back = _back(loans, None)
@@ -849,10 +849,10 @@ def test_a_loan_ends_before_the_store_has_it_end(loans: Loans, monkeypatch: pyte
     _lend(loans, asked=asked)
     which = 0 if by == "the clock of the machine" else 1
     at[which] += 29.0
-    loans.heard()
+    loans.heard(at[0])
     assert loans.decide(_request(), "c", at[1]) is not None
     at[which] += 0.99
-    loans.heard()
+    loans.heard(at[0])
     assert loans.decide(_request(), "c", at[1]) is None
     back = _back(loans, at[1])
     assert [loan.left for loan in back.loans] == [4]

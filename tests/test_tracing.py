@@ -28,6 +28,7 @@ from sendguard import (
     tracing,
 )
 from sendguard.simulator import Simulator
+from sendguard.steps import Wait
 from tests.servers import Server
 from tests.support import SECRET, ManualClock, payload, standard_headers
 
@@ -224,7 +225,8 @@ def test_a_task_that_is_cancelled_ends_its_span(
             perform, waits = guard._perform, asyncio.Event()
 
             def noted(step: Any) -> Any:
-                waits.set()
+                if isinstance(step, Wait):
+                    waits.set()
                 return perform(step)
 
             guard._perform = noted  # type: ignore[method-assign]
