@@ -170,7 +170,8 @@ class DecisionRecord:
     until the slot that a waiter was given; 0 where the send could go at once. kind: "chat", "voice_memo", "in_chat" (a
     send into a chat that lives on its line) or "sent" (counted after it had left). line_type: the one asked for.
     conversation: the keyed hash of the recipients. remembered: "repeated" if the answer was the one that the same
-    idempotency key got before, "confirmed" if a waiter's slot had come, "void" if one was lost and this decides anew.
+    idempotency key got before, "confirmed" if a waiter's slot had come, "void" if one was lost and this decides anew,
+    "lent" if a process decided it by itself from what it was lent, and had it recorded a moment later.
     considered: the lines looked at, in that order, at most 16; empty where an answer was repeated.
 
     With `Policy(mode="observe")` the record holds the denial that the guard did not enforce.

@@ -24,7 +24,7 @@ import redis
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from sendguard import AsyncSendGuard, LinqError, Outcome, Policy, SendGuard, TokenBucket
+from sendguard import AsyncSendGuard, Lease, LinqError, Outcome, Policy, SendGuard, TokenBucket
 from sendguard.cli.app import app
 from sendguard.cli.checks import of_clock
 from sendguard.cli.session import Code
@@ -272,6 +272,19 @@ def test_choose_takes_every_argument_of_a_decision(guard: SendGuard) -> None:
     assert refused("choose", "+14155550125", "--line-type", "RCS", code=Code.NO).startswith("denied: no_lines (")
     run("choose", PERSON, "+14155550124", "--idempotency-key", "k")
     assert guard.decisions()[-1].remembered == "repeated"
+
+
+def test_explain_tells_of_a_decision_that_a_process_made_by_itself(valkey: Server, pool: str) -> None:
+    with SendGuard(valkey.url, pool=pool, timeout=5, lease=Lease(ttl=30)) as guard:
+        guard.observe(A, status="ACTIVE")
+        lending = guard._flows.lending
+        assert lending is not None
+        wait_until(lambda: lending.loans.hears)
+        decisions = [guard.decide(PERSON) for _ in range(4)]
+        wait_until(lambda: guard.decisions()[-1].decision_id == decisions[-1].decision_id)
+        told = run("explain", decisions[-1].decision_id).stdout
+    assert "decided by the process itself, from what it was lent" in told
+    assert "sticky" in told
 
 
 def test_choose_waits_for_a_slot(valkey: Server, pool: str, tmp_path: Path) -> None:

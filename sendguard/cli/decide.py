@@ -18,6 +18,7 @@ _REPEATS = {
     "repeated": "the same answer was given again",
     "confirmed": "the slot had come, and the line may be sent on",
     "void": "the answer given before was void; decided anew",
+    "lent": "decided by the process itself, from what it was lent",
 }
 
 Kind = Annotated[str, typer.Option(help="chat or voice_memo.")]
