@@ -77,13 +77,7 @@ class AsyncSendGuard:
         self._store = AsyncStore(store, key=self._flows.protocol.prefix, timeout=timeout)
         self._api = (api_key, api_base_url)
         self._timeout = timeout
-        if not self._store.is_server:  # what it holds ends with this process, or it has connections of its own
-            if lease is not None and not isinstance(store, str):
-                raise ValueError("lease needs a store that is a URL, or a client of redis-py's own class")
-            self._flows.keeper.refresh = self._flows.lending = None
-        elif refresh is not None:
-            self._store.watch()
-        self._unkept = bool(self._flows.background())
+        self._unkept = self._flows.works_on(self._store, store)
         self._keeping: list[AsyncBackground] = []
         self._client: AsyncLinqClient | None = None
         self.pool = pool

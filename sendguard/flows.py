@@ -52,7 +52,7 @@ from sendguard.store.units import micros
 from sendguard.watch import Watch
 
 if TYPE_CHECKING:
-    pass
+    from sendguard.store import AsyncStore, Store
 
 T = TypeVar("T")
 _LINES_PER_CALL = 200
@@ -330,6 +330,20 @@ class Flows:
         yield Wait(notice)
         yield Renew()
         return 0.0
+
+    def works_on(self, store: Store | AsyncStore, given: object) -> bool:
+        """Whether a guard on a store has anything to do in the background. given: what the store was made of.
+
+        What an embedded store holds ends with this process; so there is nothing to remember, and nothing to borrow.
+        Raises ValueError if `lease` cannot be had with a client that asks the store in its own way.
+        """
+        if not store.is_server:
+            if self.lending is not None and not isinstance(given, str):
+                raise ValueError("lease needs a store that is a URL, or a client of redis-py's own class")
+            self.keeper.refresh = self.lending = None
+        elif self.keeper.refresh is not None:
+            store.watch()
+        return bool(self.background())
 
     def background(self) -> tuple[Work, ...]:
         """What each process does in the background."""
