@@ -51,6 +51,18 @@ def wait_replicated(primary: Server, replicas: list[Server]) -> None:
     wait_for(lambda: all(replica.info("replication").get("slave_repl_offset", -1) >= offset for replica in replicas))
 
 
+def wait_taken_in(primary: Server) -> None:
+    """Return once every replica of a server has told it that it has all that was written before this call."""
+    offset = primary.info("replication")["master_repl_offset"]
+
+    def taken_in() -> bool:
+        state = primary.info("replication")
+        replicas = [state[f"slave{i}"] for i in range(state["connected_slaves"])]
+        return bool(replicas) and all(each["state"] == "online" and each["offset"] >= offset for each in replicas)
+
+    wait_for(taken_in)
+
+
 def wait_for(condition: Callable[[], bool], timeout: float = 20.0) -> None:
     """As `wait_until`; a server that does not answer just now only means: not yet."""
 

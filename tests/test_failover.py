@@ -15,7 +15,7 @@ import pytest
 from sendguard import AsyncSendGuard, Decision, LineStatus, Policy, Quota, Reason, SendGuard, TokenBucket
 from sendguard.store import scripts
 from tests.clusters import Cluster
-from tests.replication import replication_cut
+from tests.replication import replication_cut, wait_taken_in
 from tests.sentinels import Sentinels
 from tests.servers import Server, redis_binary, valkey_binary
 from tests.support import wait_until
@@ -148,7 +148,7 @@ def test_law_1_a_promoted_replica_that_missed_the_flag_is_told_of_it(fleet: Any,
         assert other.decide(ANN, from_number=B).allowed
         looked(other)
         old = primary(fleet, pool)
-        time.sleep(0.3)  # the replicas take in what they have been sent
+        wait_taken_in(old)
         with replication_cut(old):
             teller.observe(A, status="FLAGGED")
             looked(teller)
@@ -168,7 +168,7 @@ def test_law_3_quotas_hold_over_a_failover_that_lost_nothing(fleet: Any, pool: s
         allowed = sum(guard.decide(f"+1415557{i:04d}").allowed for i in range(LIMIT // 2))
         looked(guard)
         old = primary(fleet, pool)
-        time.sleep(0.3)  # the replicas take in what they have been sent
+        wait_taken_in(old)
         old.kill()
         wait_for_failover(fleet, pool, old)
         wait_until(lambda: guard.decide("+14155570000").allowed)  # sticky: it starts nothing
