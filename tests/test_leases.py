@@ -363,6 +363,17 @@ def test_law_1_a_late_answer_to_one_call_does_not_answer_the_next(lender: NewGua
     assert loans.process in str(raw_client(guard).hget(guard._flows.protocol.key("lines"), A))
 
 
+def test_law_1_a_line_that_rests_after_it_became_known_is_not_flagged_at_once(store_url: str, pool: str) -> None:
+    """A store that forgot the line has forgotten who had borrowed; the rest says nothing of that."""
+    with SendGuard(store_url, pool=pool, lease=Lease(ttl=1.0), webhook_secret=SECRET, timeout=5.0) as guard:
+        guard.handle_webhook(*status_webhook(A, "ACTIVE", "known", time.time() - 10))
+        (line,) = guard.lines()
+        assert line.cooling_down_until is not None
+        begun = time.monotonic()
+        guard.handle_webhook(*status_webhook(A, "FLAGGED", "flag"))
+        assert time.monotonic() - begun > 0.5
+
+
 def test_nothing_is_lent_to_a_process_that_has_not_answered(
     lender: NewGuard, teller: SendGuard, clock: ManualClock
 ) -> None:

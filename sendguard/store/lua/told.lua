@@ -23,8 +23,8 @@ local function fold(line, key, span)
   if line.known == false and span > 0 then
     line.loans = { { process = '0', sends = 0, tokens = 0, since = 0, ends = now + span, revoked = false, turn = 0 } }
   end
-  local worse = stood and not line.stands
-  if line.known == false then worse = is_flagged(line) or not line.assigned or line.paused > 0 end  -- it may merely rest
+  local rests = line.known == false or not stood  -- which is no reason then
+  local worse = not line.stands and (not rests or is_flagged(line) or not line.assigned or line.paused > 0)
   if (line.lent ~= '' or line.loans) and (worse or tier ~= line.tier) then
     revoke(line, key, tier == line.tier)
   end
