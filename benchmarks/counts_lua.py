@@ -6,19 +6,20 @@ does inside (a pattern that is matched, a command) is one call, whatever it take
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import Any
 
 import lupa.lua51  # type: ignore[import-untyped]
 import redis
-from redis.exceptions import NoScriptError
 
 from benchmarks.counts_pools import Pools, Sync
 from benchmarks.counts_rows import Row
 from benchmarks.counts_store import Counts
+from sendguard.store import scripts
 
 _SECONDS_APART = 5
+_FUNCTIONS = {script.sha: script.function for script in scripts.SCRIPTS.values()}
+"""What a server calls which the guard, to a client of another make, asks for by digest."""
 _HARNESS = """
 function(ask)
   local sethook, memory, rest = debug.sethook, collectgarbage, 0
@@ -26,7 +27,9 @@ function(ask)
   local function hook(event)
     if event == 'count' then instructions = instructions + 1 else calls = calls + 1 end
   end
+  local functions = {}
   redis = {
+    register_function = function(name, run) functions[name] = run end,
     error_reply = function(text) return { err = text } end,
     status_reply = function(text) return { ok = text } end,
     call = function(...)  -- what it takes to ask from here is not the script's
@@ -38,13 +41,14 @@ function(ask)
       return reply
     end,
   }
-  return function(script, keys, args)
-    KEYS, ARGV, instructions, calls, rest = keys, args, 0, 0, 0
+  return function(name, keys, args)
+    local script = functions[name]
+    instructions, calls, rest = 0, 0, 0
     memory('collect')
     memory('stop')
     local before = memory('count')
     sethook(hook, 'c', 1)
-    local reply = script()
+    local reply = script(keys, args)
     sethook()
     local bytes = (memory('count') - before - rest) * 1024
     memory('restart')
@@ -55,7 +59,7 @@ end
 
 
 class LuaRedis(redis.Redis):
-    """A client whose scripts run here, in a Lua of its own, and only their commands in the store.
+    """A client whose scripts run here, as functions in a Lua of its own, and only their commands in the store.
 
     counts: of the scripts that ran since it was last emptied.
     """
@@ -67,25 +71,21 @@ class LuaRedis(redis.Redis):
         self._connection: Any = pool.get_connection()
         self._lua = lupa.lua51.LuaRuntime(encoding=None, unpack_returned_tuples=True)
         self._run = self._lua.eval(_HARNESS)(self._ask)
-        self._scripts: dict[str, Any] = {}
+        self._lua.execute(scripts.LIBRARY.source.partition("\n")[2])
         self._now = int(time.time())
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """As the client's own, but for scripts."""
-        if args[0] not in ("EVAL", "EVALSHA"):
+        if args[0] != "EVALSHA":
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        verb, text, *rest = args
-        if verb == "EVAL":
-            sha = hashlib.sha1(text.encode()).hexdigest()
-            self._scripts[sha] = self._lua.globals().loadstring(text.encode(), b"@script")
-        elif (sha := text) not in self._scripts:
-            raise NoScriptError("no such script")
-        return self._evaluate(self._scripts[sha], int(rest[0]), [str(each).encode() for each in rest[1:]])
+        _, sha, keys, *words = args
+        function = _FUNCTIONS[sha].encode()
+        return self._evaluate(function, int(keys), [str(each).encode() for each in words])
 
-    def _evaluate(self, script: Any, keys: int, words: list[bytes]) -> Any:
+    def _evaluate(self, function: bytes, keys: int, words: list[bytes]) -> Any:
         self._now += _SECONDS_APART
         table = self._lua.table_from
-        reply, *counts = self._run(script, table(words[:keys]), table(words[keys:]))
+        reply, *counts = self._run(function, table(words[:keys]), table(words[keys:]))
         for name, count in zip(("instructions", "calls", "bytes allocated"), counts, strict=True):
             self.counts[name] = self.counts.get(name, 0) + int(count)
         return _from_lua(reply)
@@ -93,7 +93,7 @@ class LuaRedis(redis.Redis):
     def _ask(self, *words: Any) -> Any:
         if words == (b"TIME",):  # so that the pauses between sends are the same every time
             return self._to_lua([b"%d" % self._now, b"250000"])
-        self._connection.send_command(*[b"%d" % word if isinstance(word, int) else word for word in words])
+        self._connection.send_command(*[b"%.17g" % word if isinstance(word, float | int) else word for word in words])
         return self._to_lua(self._connection.read_response())
 
     def _to_lua(self, reply: Any) -> Any:
@@ -125,7 +125,7 @@ def count_instructions(pools: Pools, row: Row, lines: int) -> Counts:
     client = LuaRedis(pools.url)
     do = Sync(client, row)
     try:
-        for _ in range(2):  # the first loads the scripts, and lets the machine's stack grow
+        for _ in range(2):  # the first lets the machine's stack grow
             pools.renew(lines)
             call = do.call(row.prepare(do))
             client.counts = {}

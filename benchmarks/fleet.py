@@ -23,7 +23,6 @@ from benchmarks.throughput import BENCHMARK_CALLS, CONNECTIONS, KNOWN, LINES, SE
 from sendguard import SendGuard
 from sendguard.linq.events import MessageSeen
 from sendguard.request import Request
-from sendguard.store.wire import words
 from tests.clusters import Cluster
 
 RESULT = Path(__file__).parent / "results" / "fleet.md"
@@ -90,8 +89,9 @@ def _seen(url: str) -> float:
 def _grown(url: str, calls: Iterable[Any], count: int) -> float:
     """Bytes by which `used_memory` grows with each of so many calls."""
     with redis.Redis.from_url(url) as client:
-        call, *rest = calls
-        client.execute_command(*words("EVAL", call.script.source, call))  # loads the script
+        first, *rest = calls
+        client.function_load(first.script.library.source, replace=True)
+        run_piped(client, [first])
     before = memory._used_memory(url)
     with redis.Redis.from_url(url) as client:
         run_piped(client, rest)
@@ -222,8 +222,8 @@ def _report() -> str:
             "",
             f"One pool of {LINES} lines, every rule on. Known: recipients already in a conversation. Python processes "
             f"call `guard.choose_from_number()`, one thread each, for {SECONDS:g} s; the C client is redis-benchmark "
-            f"with the guard's own EVALSHA over {CONNECTIONS} connections, {BENCHMARK_CALLS:,} calls. Script: the "
-            "server's own mean for EVALSHA, waiting for a core included. Server and client CPU: system and user time "
+            f"with the guard's own FCALL over {CONNECTIONS} connections, {BENCHMARK_CALLS:,} calls. Script: the "
+            "server's own mean for FCALL, waiting for a core included. Server and client CPU: system and user time "
             "for each decision.",
             "",
             *_table(

@@ -61,8 +61,7 @@ def _key_bytes(client: redis.Redis, pattern: str) -> int:
 
 
 def _index_bytes(client: redis.Redis, pool: str) -> int:
-    tiers = ("healthy", "at_risk", "critical", "out")
-    return sum(_key_bytes(client, f"sendguard:{{{pool}}}:{tier}:*") for tier in tiers)
+    return _key_bytes(client, f"sendguard:{{{pool}}}:index:*")
 
 
 def _fresh(url: str) -> tuple[float, float]:
@@ -123,8 +122,7 @@ def measure(kind: str, recipients: int) -> Memory:
     """All figures, on a server of its own. kind: a key of BINARIES."""
     with serve(kind) as url:
         with redis.Redis.from_url(url) as client:
-            client.script_load(scripts.DECIDE.source)
-            client.script_load(scripts.OBSERVE.source)
+            client.function_load(scripts.LIBRARY.source)
         fresh, index = _fresh(url)
         used, volume, starts, denied = _used_up(url)
         with redis.Redis.from_url(url) as client:

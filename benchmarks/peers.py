@@ -19,6 +19,7 @@ from benchmarks.setup import TIMEOUT, add_lines, guard_options
 from sendguard import AsyncSendGuard, SendGuard
 
 PING, EMPTY, ASYNC_PING = "PING", "empty EVALSHA", "PING, asyncio"
+SCRIPT = ("evalsha",)
 SYNC, ASYNC = "sendguard", "sendguard, asyncio"
 KINDS = (STICKY, NEW, STICKY + KEYED)
 HANDWRITTEN = "hand-written guard"
@@ -38,7 +39,7 @@ class Contender:
     server: str
     lines: int
     call: Callable[[], Any]
-    commands: tuple[str, ...] | None = ("evalsha",)
+    commands: tuple[str, ...] | None = ("fcall",)
     loop: asyncio.AbstractEventLoop | None = None
 
 
@@ -68,7 +69,7 @@ def floor(place: Place) -> Iterator[Contender]:
     yield place.contender(PING, place.client().ping, commands=("ping",))
     client = place.client()
     sha = client.script_load("return 1")
-    yield place.contender(EMPTY, lambda: client.evalsha(sha, 0))
+    yield place.contender(EMPTY, lambda: client.evalsha(sha, 0), commands=SCRIPT)
 
 
 def guards(place: Place, mode: str = "direct") -> Iterator[Contender]:
@@ -112,14 +113,14 @@ def limiters(place: Place) -> Iterator[Contender]:
     from throttled.store import RedisStore
 
     window, limit = MovingWindowRateLimiter(RedisStorage(place.url)), RateLimitItemPerMinute(_MANY)
-    yield place.contender(LIMITS, lambda: window.hit(limit, f"line-{place.lines}"))
+    yield place.contender(LIMITS, lambda: window.hit(limit, f"line-{place.lines}"), commands=SCRIPT)
     bucket = Throttled(
         key=f"line-{place.lines}",
         using=RateLimiterType.TOKEN_BUCKET.value,
         quota=per_sec(_MANY, burst=_MANY),
         store=RedisStore(server=place.url),
     )
-    yield place.contender(THROTTLED, bucket.limit)
+    yield place.contender(THROTTLED, bucket.limit, commands=SCRIPT)
 
 
 def router(url: str, name: str, count: int) -> Any:

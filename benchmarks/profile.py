@@ -132,13 +132,13 @@ def whole(url: str, guard: SendGuard) -> dict[str, tuple[float, float]]:
 
 
 def _server_micros(url: str, guard: SendGuard) -> float:
-    """Microseconds of the server for one EVALSHA, by its own count."""
+    """Microseconds of the server for one FCALL, by its own count."""
     with redis.Redis.from_url(url) as client:
         client.config_resetstat()
         for _ in range(5_000):
             guard.choose_from_number(recipient(0))
         stats: Any = client.info("commandstats")
-    return float(stats["cmdstat_evalsha"]["usec_per_call"])
+    return float(stats["cmdstat_fcall"]["usec_per_call"])
 
 
 def main() -> None:
@@ -159,7 +159,7 @@ def main() -> None:
             f"- Each figure: the median of {BATCHES} batches of {CALLS} calls, the least of {ROUNDS} rounds",
             "",
             "The stages of `choose_from_number()` with every rule on, into a conversation that lives on its line, each "
-            f"called alone. The server's own count for one EVALSHA is {server:.1f} µs.",
+            f"called alone. The server's own count for one FCALL is {server:.1f} µs.",
             "",
             "| Stage | µs |",
             "|---|--:|",

@@ -30,7 +30,7 @@ class Series:
     lines: int
     call: Callable[[], Any]
     client: redis.Redis
-    commands: tuple[str, ...] | None = ("evalsha",)
+    commands: tuple[str, ...] | None = ("fcall",)
     loop: asyncio.AbstractEventLoop | None = None
     nanos: list[int] = field(default_factory=list)
     calls: int = 0

@@ -75,7 +75,7 @@ def run_piped(client: redis.Redis, calls: Iterable[Call]) -> int:
         return sum(isinstance(reply, bytes) and reply.startswith(b"1|") for reply in replies)
 
     for call in calls:
-        pipe.execute_command(*words("EVALSHA", call.script.sha, call))
+        pipe.execute_command(*words("FCALL", call.script.function, call))
         waiting += 1
         if waiting == CALLS_PER_PIPELINE:
             allowed, waiting = allowed + flush(), 0

@@ -56,7 +56,7 @@ class Counters:
 
     @classmethod
     def of(cls, client: redis.Redis) -> Counters:
-        stats = info(client, "commandstats").get("cmdstat_evalsha", {"calls": 0, "usec": 0})
+        stats = info(client, "commandstats").get("cmdstat_fcall", {"calls": 0, "usec": 0})
         cpu = info(client, "cpu")
         used = (cpu["used_cpu_user"] + cpu["used_cpu_sys"]) * 1e6
         return cls(stats["calls"], stats["usec"], used, info(client, "replication")["master_repl_offset"])
@@ -145,7 +145,7 @@ def by_c(name: str, url: str, client: redis.Redis, people: int) -> Run:
         request = Request.of(recipient(0), "chat", None, (), None, None)
         call = protocol.decide(request, max_wait=0, waiter=False, now=None)
         anybody = call._replace(keys=(f"{protocol.prefix}r:__rand_int__", *call.keys[1:]))
-    command = [str(word) for word in words("EVALSHA", call.script.sha, anybody)]  # all of it is text
+    command = [str(word) for word in words("FCALL", call.script.function, anybody)]  # all of it is text
     port = client.connection_pool.connection_kwargs["port"]
     options = ["-p", str(port), "-c", str(CONNECTIONS), "-n", str(BENCHMARK_CALLS), "-r", str(people), "-q"]
 
@@ -155,7 +155,7 @@ def by_c(name: str, url: str, client: redis.Redis, people: int) -> Run:
         return time.perf_counter() - begun, None, None
 
     def failed() -> int:
-        return int(info(client, "commandstats")["cmdstat_evalsha"]["failed_calls"])
+        return int(info(client, "commandstats")["cmdstat_fcall"]["failed_calls"])
 
     before = failed()
     run = measured(name, [client], act)

@@ -69,20 +69,22 @@ class Protocol:
         }
         digest = hashlib.blake2b(repr(self._overrides).encode(), digest_size=8).hexdigest()
         self._overrides_key = f"{self.prefix}overrides:{digest}"
-        index = [f"{self.prefix}{tier}:{kind}" for tier in ("healthy", "at_risk", "critical", "out") for kind in "123"]
+        self.index = tuple(f"{self.prefix}index:{kind}" for kind in "123")
         self._decisions = f"{self.prefix}decisions"
-        self._keys = (f"{self.prefix}lines", *index, self._overrides_key, f"{self.prefix}meta")
+        self._meta = f"{self.prefix}meta"
+        self._keys = (f"{self.prefix}lines", *self.index, self._overrides_key)
         self._transitions = f"{self.prefix}transitions"
         self._revocations = f"{self.prefix}revocations"
         self._span = "0" if lease is None else str(micros(lease.ttl))
         self._most = "0" if lease is None else str(lease.sends)
-        self._args = (
+        policy_fields = (
             *limits,
             "".join(_TIERS[health] for health in policy.new_conversations_on),
             policy.on_flagged,
             "1" if self._overrides else "0",
             str(micros(policy.cool_down)),
         )
+        self._policy = "".join(f"{field}|" for field in policy_fields)
 
     def _call(
         self,
@@ -93,7 +95,7 @@ class Protocol:
         repeatable: bool = True,
     ) -> Call:
         clock = "" if now is None else str(micros(now))
-        return Call(script, self._keys, keys, self._args, (clock, *args), repeatable)
+        return Call(script, self._keys, keys, self._policy, (clock, *args), repeatable)
 
     def key(self, name: str) -> str:
         """A key of the pool."""
@@ -118,6 +120,7 @@ class Protocol:
     def overrides(self) -> tuple[Command, ...]:
         """What puts the policy's overrides into the store, where a script found them missing."""
         fields = [text for item in self._overrides.items() for text in item]
+        fields += ["", "1"]  # by which a script sees that they are there
         return (
             Command(("HSET", self._overrides_key, *fields)),
             Command(("EXPIRE", self._overrides_key, str(30 * 86_400))),
@@ -143,37 +146,28 @@ class Protocol:
         digest = conversation or self.conversation(request)
         key = request.idempotency_key
         remember = waiter or key is not None
-        answer = "" if not remember else self._answer(digest, request.decision_id if key is None else key)
-        lends = borrower is not None or request.place == "sent"
-        keys = (self._key("r", digest), self._key("i", answer), self._decisions)
-        return self._call(
-            scripts.LEND if lends else scripts.DECIDE,
-            now,
-            (*keys, self._revocations) if lends else keys,
-            (
-                request.place or request.kind.value,
-                request.from_number or "",
-                LINE_TYPES[request.line_type],
-                request.decision_id,
-                "1" if remember else "0",
-                str(micros(max_wait)) if max_wait else "0",
-                "0" if len(request.recipients) > 1 or request.override_optout else "1",
-                self._recorded,
-                "" if borrower is None else f"{borrower[0]}|{borrower[1]}|{self._span}|{self._most}",
-                *request.exclude,
-            ),
-            repeatable=remember,
+        keys: tuple[str, ...] = (self._key("r", digest), self._decisions)
+        calls_back = borrower is not None or request.place == "sent"
+        if remember or calls_back:
+            answer = "" if not remember else self._answer(digest, request.decision_id if key is None else key)
+            keys = (*keys, self._key("i", answer), self._revocations) if calls_back else (*keys, self._key("i", answer))
+        binds = "0" if len(request.recipients) > 1 or request.override_optout else "1"
+        asked = (
+            f"{request.place or request.kind.value}|{LINE_TYPES[request.line_type]}|{'1' if remember else '0'}|"
+            f"{micros(max_wait) if max_wait else 0}|{binds}|{self._recorded}"
         )
+        lends = "" if borrower is None else f"{borrower[0]}|{borrower[1]}|{self._span}|{self._most}"
+        args: tuple[str, ...] = (asked, request.decision_id)
+        if lends or request.from_number or request.exclude:
+            args = (*args, request.from_number or "", lends, *request.exclude)
+        return self._call(scripts.DECIDE, now, keys, args, repeatable=remember)
 
     def dry_run(self, request: Request, *, max_wait: float, now: float | None) -> Call:
         """What `decide` would do now, as its record; nothing is written, so the overrides ride along."""
         call = self.decide(request, max_wait=max_wait, waiter=False, now=now)
         own = "=" + "".join(f"{number}={limits};" for number, limits in self._overrides.items())
-        *limits, overridden, cool_down = call.policy_args
-        return call._replace(
-            policy_args=(*limits, "2" if overridden == "1" else "0", cool_down),
-            args=(*call.args[:8], own, *call.args[9:]),
-        )
+        clock, asked, decision_id, *_ = call.args
+        return call._replace(args=(clock, asked, decision_id, request.from_number or "", own, *request.exclude))
 
     def decision(self, reply: bytes | str, request: Request, conversation: str | None = None) -> Decision:
         """The answer of `decide`, under the policy's mode. conversation: as there."""
@@ -321,7 +315,7 @@ class Protocol:
         must_know: bool = False,
         rest: float = 0.0,
     ) -> Call:
-        keys = (self._event_key(event_id), self._chat_key(chat_id), self._transitions, self._revocations)
+        keys = (self._event_key(event_id), self._chat_key(chat_id), self._transitions, self._revocations, self._meta)
         flags = ("0" if event_id is None else "1", "1" if must_know else "0")
         return self._call(
             scripts.OBSERVE, now, keys, (*flags, source, event_id or "", str(micros(rest)), self._span, *rows)
@@ -333,7 +327,13 @@ class Protocol:
         return self._call(
             scripts.MESSAGE,
             now,
-            (self._event_key(event_id), self._key("r", sender), self._chat_key(news.chat_id), self._revocations),
+            (
+                self._event_key(event_id),
+                self._key("r", sender),
+                self._chat_key(news.chat_id),
+                self._revocations,
+                self._meta,
+            ),
             (
                 "1",
                 news.line,
@@ -379,7 +379,7 @@ class Protocol:
 
     def remember_conversation(self, conversation: str, line: str, at: float) -> Command:
         """Put a conversation on a line where nothing is known of it; line "" for one who has opted out."""
-        record = f"|{line}:0:" if line else f"-{micros(at)}|"
+        record = f"|{line}:\0\0" if line else f"-{micros(at)}|"
         return Command(("SET", self._key("r", conversation), record, "NX"))
 
     def remember_chat(self, chat_id: str, chat: Chat) -> Command:
@@ -455,20 +455,20 @@ class Protocol:
 
     def sweep(self, numbers: Iterable[str], at: float, now: float | None) -> Call:
         """Which lines a poll no longer lists. at: when its request was sent, Unix seconds."""
-        return self._call(scripts.SWEEP, now, (), (str(micros(at)), *numbers))
+        return self._call(scripts.SWEEP, now, (self._meta,), (str(micros(at)), *numbers))
 
     def polled_at(self) -> Command:
         """Ask when the pool was last polled."""
-        return Command(("HGET", f"{self.prefix}meta", "polled_at"))
+        return Command(("HGET", self._meta, "polled_at"))
 
     def heard_at(self) -> Command:
         """Ask when the pool last took a webhook."""
-        return Command(("HGET", f"{self.prefix}meta", "heard_at"))
+        return Command(("HGET", self._meta, "heard_at"))
 
     def lease(self, token: str, *, ttl: float, interval: float, give_back: bool, now: float | None) -> Call:
         """Take or give back the lease on polling. ttl, interval: seconds."""
         args = (token, str(max(1, round(ttl * 1000))), str(micros(interval)), "1" if give_back else "0")
-        return self._call(scripts.LEASE, now, (f"{self.prefix}poll",), args, repeatable=False)
+        return self._call(scripts.LEASE, now, (f"{self.prefix}poll", self._meta), args, repeatable=False)
 
 
 def _stamp(at: float | None) -> str:

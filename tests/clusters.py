@@ -184,7 +184,8 @@ class Cluster:
             if server.alive:
                 server.client.flushall()
 
-    def script_flush(self) -> None:
-        """SCRIPT FLUSH on every live server."""
-        for server in self.live:
-            server.client.script_flush()
+    def functions_flush(self) -> None:
+        """FUNCTION FLUSH on every live primary."""
+        for server in self.primaries():
+            if server.alive:
+                server.client.function_flush()

@@ -2,7 +2,7 @@
 
     with FaultProxy(("127.0.0.1", server.port)) as proxy:
         client = redis.Redis.from_url(proxy.url)
-        proxy.set(LostReply(), only={"EVALSHA"}, times=1)
+        proxy.set(LostReply(), only={"FCALL"}, times=1)
 
 It knows where a command ends and where its reply does. Commands of one connection pass one after the other, also those
 of a pipeline.

@@ -126,8 +126,6 @@ class Sentinels:
         """FLUSHALL on the primary."""
         self.primary().client.flushall()
 
-    def script_flush(self) -> None:
-        """SCRIPT FLUSH on every live node."""
-        for node in self.nodes:
-            if node.alive:
-                node.client.script_flush()
+    def functions_flush(self) -> None:
+        """FUNCTION FLUSH on the primary."""
+        self.primary().client.function_flush()

@@ -34,6 +34,7 @@ from sendguard.linq.subscriptions import EVENTS, checked_target
 from sendguard.middleware.webhooks import WebhookApp
 from sendguard.sidecar.models import LineBody
 from sendguard.simulator import Simulator
+from sendguard.store.scripts import LIBRARY
 from tests.servers import Server, valkey_binary
 from tests.serving import Served
 from tests.support import SECRET, raw_client, standard_headers, wait_until
@@ -855,6 +856,13 @@ def test_what_the_library_logs_stays_out_of_the_terminal() -> None:
     assert run("watch", "--store", DEAD, "--count", "1").stderr == ""
     silence = [each for each in logging.getLogger("sendguard").handlers if isinstance(each, logging.NullHandler)]
     assert len(silence) == 1  # however often the command runs
+
+
+def test_the_functions_are_printed_as_a_server_loads_them(valkey: Any) -> None:
+    told = run("functions").stdout
+    with redis.Redis.from_url(valkey.url) as client:
+        client.function_load(told, replace=True)
+        assert client.function_list(LIBRARY.name)
 
 
 def test_demo_passes_its_arguments_on(monkeypatch: pytest.MonkeyPatch) -> None:

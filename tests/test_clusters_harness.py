@@ -108,12 +108,12 @@ def test_a_cluster_without_its_majority_says_it_is_down(cluster: Cluster) -> Non
 
 def test_all_of_a_cluster_is_flushed(cluster: Cluster) -> None:
     for primary in cluster.primaries():
-        sha = primary.client.script_load("return 1")
+        primary.client.function_load("#!lua name=one\nredis.register_function('one', function() return 1 end)")
     cluster.primary_of(KEY).client.set(KEY, "1")
     cluster.flush()
-    cluster.script_flush()
+    cluster.functions_flush()
     assert [primary.client.dbsize() for primary in cluster.primaries()] == [0, 0, 0]
-    assert [primary.client.script_exists(sha) for primary in cluster.primaries()] == [[False]] * 3
+    assert [primary.client.function_list() for primary in cluster.primaries()] == [[]] * 3
 
 
 def test_sentinels_replace_a_killed_primary(sentinels: Sentinels) -> None:

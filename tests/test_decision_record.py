@@ -295,7 +295,7 @@ def test_the_record_is_capped(valkey: Server, pool: str) -> None:
         )
         pipe = client.pipeline(transaction=False)
         for _ in range(12_000):
-            pipe.execute_command(*words("EVALSHA", call.script.sha, call))  # type: ignore[no-untyped-call]
+            pipe.execute_command(*words("FCALL", call.script.function, call))  # type: ignore[no-untyped-call]
         guard.decide(PERSON)
         pipe.execute()
         assert 10_000 <= client.xlen(f"sendguard:{{{pool}}}:decisions") <= 10_200

@@ -215,19 +215,19 @@ def test_scripts_forgotten_under_load(fleet: Any, pool: str) -> None:
         with Load([guard], lambda guard, key: guard.decide(ANN, idempotency_key=key)) as load:
             for round_ in range(5):
                 wait_until(lambda round_=round_: len(load.decisions) > 20 * round_)
-                fleet.script_flush()
+                fleet.functions_flush()
         assert all(decision.allowed for _, decision in load.decisions)
 
 
 def test_two_versions_of_the_scripts_side_by_side(fleet: Any, pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rolling upgrade: both are known to the server by their digests, and share one budget."""
+    """A rolling upgrade: both are known to the server by digests of their text, and share one budget."""
     with new_guard(fleet, pool, timeout=2) as old:
         old.observe(A, status="ACTIVE")
         assert old.decide(ANN).allowed
         before = scripts.DECIDE
-        source = before.source + "\n-- the next version\n"
-        after = scripts._script(before.name, source)
+        after = scripts.build(lambda name: scripts.text_of(name) + "-- the next version\n")[before.name]
         assert after.sha != before.sha
+        assert after.function != before.function
         with new_guard(fleet, pool, timeout=2) as new:
             allowed = 1
             for i in range(LIMIT):

@@ -18,7 +18,7 @@ from tests.support import wait_until
 
 A, ANN = "+12025550101", "+14155550101"
 TIMEOUT, SLACK = 0.25, 0.05
-SCRIPTS = frozenset({"EVALSHA", "EVAL"})
+SCRIPTS = frozenset({"FCALL"})
 
 ANYWHERE: list[tuple[faults.Fault, dict[str, Any]]] = [
     (faults.Refuse(), {}),
@@ -46,7 +46,7 @@ REPLIES = [
     faults.LOADING,
     faults.READONLY,
     faults.OOM,
-    faults.NOSCRIPT,
+    faults.NO_FUNCTION,
     faults.NOREPLICAS,
     faults.MASTERDOWN,
     faults.CLUSTERDOWN,
@@ -210,7 +210,7 @@ def test_a_store_that_is_down_does_not_cost_every_send_its_timeout(proxy: FaultP
         for _ in range(1000):
             assert guard.decide(ANN).reason is Reason.STORE_UNAVAILABLE
         took = time.monotonic() - began
-        asked = proxy.seen("EVALSHA")
+        asked = proxy.seen("FCALL")
     assert FAILURES <= asked <= FAILURES + 1 + took / PROBE_EVERY
 
 
@@ -223,7 +223,7 @@ def test_law_8_a_lost_reply_never_spends_twice(
     with SendGuard(proxy.url, pool=pool, timeout=2, refresh=None) as guard:
         guard.observe(A, status="ACTIVE")
         guard.lines()
-        proxy.set(fault, only={"EVALSHA"}, times=1)
+        proxy.set(fault, only=SCRIPTS, times=1)
         decision = guard.decide(ANN, idempotency_key=key)
         assert decision.reason is (Reason.STORE_UNAVAILABLE if key is None else Reason.NEW_CONVERSATION)
         proxy.clear()
@@ -239,16 +239,27 @@ def test_law_3_a_webhook_whose_reply_was_lost_is_applied_once(proxy: FaultProxy,
     with SendGuard(proxy.url, pool=pool, timeout=2, refresh=None) as guard:
         guard.observe(A, status="ACTIVE")
         before = len(guard.transitions())
-        proxy.set(faults.LostReply(), only={"EVALSHA"}, times=1)
+        proxy.set(faults.LostReply(), only=SCRIPTS, times=1)
         assert guard.observe(A, status="FLAGGED").status.value == "FLAGGED"
         assert len(guard.transitions()) == before + 1
+
+
+@pytest.mark.parametrize("fault", AT_COMMANDS, ids=lambda fault: type(fault).__name__)
+def test_law_9_nor_does_a_call_that_loads_the_functions(
+    valkey: Any, proxy: FaultProxy, pool: str, fault: faults.Fault
+) -> None:
+    with redis.Redis.from_url(valkey.url) as client, SendGuard(proxy.url, pool=pool, timeout=TIMEOUT) as guard:
+        guard.observe(A, status="ACTIVE")
+        proxy.set(fault, only={"FUNCTION LOAD"})
+        client.function_flush()
+        assert in_time(lambda: guard.decide(ANN)).reason is Reason.STORE_UNAVAILABLE
 
 
 def test_scripts_are_loaded_again_within_the_call(valkey: Any, proxy: FaultProxy, pool: str) -> None:
     with redis.Redis.from_url(valkey.url) as client, SendGuard(proxy.url, pool=pool, timeout=2, refresh=None) as guard:
         guard.observe(A, status="ACTIVE")
         for _ in range(3):
-            client.script_flush()
+            client.function_flush()
             assert guard.decide(ANN).allowed
 
 

@@ -53,7 +53,7 @@ def lent_until(url: str, pool: str, number: str) -> list[float]:
     assert isinstance(record, bytes)
     if not record[:1].isupper():
         return []
-    entries = record.split(b"!")[2].split(b"|")[-1].split(b";")[:-1]
+    entries = record[22:].split(b"!")[0].split(b";")[:-1]
     return [int(entry.split(b",")[3]) / 1e6 for entry in entries]
 
 

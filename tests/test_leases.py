@@ -328,7 +328,7 @@ def test_an_acknowledgement_waits_for_what_was_asked_for_and_has_not_come(
 
     def late(call: Any, expires: float | None = None) -> Any:
         reply = run(call, expires)
-        if getattr(call, "script", None) is scripts.LEND:
+        if getattr(call, "script", None) is scripts.DECIDE:
             came.set()
             assert go_on.wait(20)
         return reply
@@ -571,7 +571,7 @@ def test_async_guards_do_as_the_others(store_url: str, pool: str) -> None:
                 assert (await one.decide(ANN)).allowed
                 assert len(lent[0]) == 1
                 begun = time.monotonic()
-                await teller.handle_webhook(*status_webhook(A, "FLAGGED", f"flag-{i}"))
+                await teller.handle_webhook(*status_webhook(A, "FLAGGED", f"flag-{i}", time.time() + 0.01))
                 assert [held(guard) for guard in (one, two)] == [0, 0]
                 assert time.monotonic() - begun < SOON
                 assert (await one.decide(ANN)).reason is Reason.FLAGGED

@@ -45,6 +45,8 @@ def extra_of(page: str, first: str) -> list[str]:
 RULE = rule_of(PAGE)
 COMMANDS = [word.removeprefix("+") for word in RULE if word.startswith("+")]
 FOR_ALERTS = extra_of(PAGE, "xgroup")
+REFUSED = {"command client|setinfo", "command client", "command function|load", "command function"}
+"""What a guard does without: its client's name, and functions."""
 FOR_A_CLUSTER = extra_of(PAGE, "cluster")
 
 
@@ -68,6 +70,7 @@ def user(server: Server) -> Iterator[Callable[..., str]]:
     def make(*more: str) -> str:
         server.client.flushall()
         server.client.script_flush()
+        server.client.function_flush()
         server.client.execute_command("ACL", "SETUSER", *RULE, *more)
         return f"redis://sendguard:{PASSWORD}@127.0.0.1:{server.port}/0"
 
@@ -85,10 +88,10 @@ def denials(server: Server) -> list[str]:
 def test_the_users_rule_is_enough_for_all_that_a_guard_does(
     server: Server, user: Callable[..., str], api: Simulator
 ) -> None:
-    """S22: a user with the rule of the page runs every operation; only its client's name is refused to it."""
+    """S22: a user with the rule of the page runs every operation; what is refused to it does no harm."""
     denials(server)
     traffic.run(user(), POOL, api)
-    assert {denial.lower() for denial in denials(server)} <= {"command client|setinfo", "command client"}
+    assert {denial.lower() for denial in denials(server)} <= REFUSED
     assert server.client.keys(f"sendguard:{{{POOL}}}:*")
 
 
@@ -118,7 +121,7 @@ def test_the_rule_of_a_process_that_alerts(
     denials(server)
     with contextlib.suppress(*() if missing is None else (SendGuardError, AssertionError)):
         traffic.run_alerts(url, POOL, api)
-    refused = {denial.lower() for denial in denials(server)} - {"command client|setinfo", "command client"}
+    refused = {denial.lower() for denial in denials(server)} - REFUSED
     assert refused == (set() if missing is None else {f"command {missing.removeprefix('+')}"})
 
 
@@ -140,7 +143,7 @@ def test_the_rule_of_a_process_that_borrows(server: Server, user: Callable[..., 
         asked = server.info("commandstats")["cmdstat_evalsha"]["calls"] - before
         assert (asked < 7) is allowed
         assert bool(loans._loans) is allowed
-    refused = {denial.lower() for denial in denials(server)} - {"command client|setinfo", "command client"}
+    refused = {denial.lower() for denial in denials(server)} - REFUSED
     assert refused <= {"command xread"}
 
 
@@ -165,6 +168,7 @@ def test_the_user_reaches_no_other_pool_and_no_command_of_an_administrator(
         ("EVAL", "return redis.call('FLUSHALL')", 0),
         ("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("SCAN", "0"), ("MONITOR",), ("CONFIG", "GET", "*"), ("RANDOMKEY",),
         ("ACL", "LIST"), ("SCRIPT", "FLUSH"), ("SHUTDOWN",), ("REPLICAOF", "NO", "ONE"), ("SAVE",), ("CLIENT", "LIST"),
+        ("FUNCTION", "FLUSH"), ("FUNCTION", "LOAD", "REPLACE", scripts.LIBRARY.source),
         ("MIGRATE", "h", "1", theirs, 0, 1), ("RENAME", theirs, "x"), ("DUMP", theirs), ("SELECT", "1"),
         ("PUBLISH", "a", "b"),
     ]  # fmt: skip
@@ -173,6 +177,19 @@ def test_the_user_reaches_no_other_pool_and_no_command_of_an_administrator(
             with pytest.raises(redis.ResponseError, match=r"(?i)permission|can't (run|access)"):
                 client.execute_command(*command)
     assert server.client.dump("sendguard:{another}:lines") == kept
+
+
+def test_a_user_without_scripts_works_where_an_administrator_loads_the_functions(
+    server: Server, user: Callable[..., str], api: Simulator
+) -> None:
+    """S35: with the functions loaded, as the page says, the user needs neither `eval` nor `evalsha`."""
+    url = user("-eval", "-evalsha")
+    with SendGuard(url, pool=POOL, timeout=5.0, refresh=None) as guard:
+        assert guard.decide(PERSON).reason is Reason.STORE_UNAVAILABLE
+    server.client.function_load(scripts.LIBRARY.source)
+    denials(server)
+    traffic.run(url, POOL, api)
+    assert {denial.lower() for denial in denials(server)} <= REFUSED - {"command function|load", "command function"}
 
 
 def test_a_user_without_eval_works_while_somebody_else_loads_the_scripts(
@@ -232,7 +249,8 @@ def test_who_may_write_the_pools_keys_is_its_master(valkey: Server, pool: str, g
 
 
 GARBAGE: list[Any] = [
-    *("", "\x00" * 40, "|" * 20, "y11!!", "n11!a|b!1|1|1|1|", "-1", "9" * 40, "+1:99:", b"\xff\xfe{}", "x" * 100_000)
+    *("", "\x00" * 40, "|" * 20, "y11!!", "n11!a|b!1|1|1|1|", "-1", "9" * 40, "+1:99:", b"\xff\xfe{}", "x" * 100_000),
+    *("n\1\1\1" + "\0" * 18 + "a|b", "N\1\1\1" + "\0" * 18 + ";!"),
 ]
 CHAT = "chat-1"
 
@@ -297,7 +315,7 @@ def _one_of_each(client: Any, pool: str, guard: SendGuard) -> dict[str, str]:
     sorts: dict[str, str] = {}
     for key in client.keys(f"sendguard:{{{pool}}}:*"):
         sorts.setdefault(key.split(":")[2], key)
-    assert {"lines", "healthy", "out", "r", "i", "c", "s", "transitions", "meta", "poll"} <= set(sorts)
+    assert {"lines", "index", "r", "i", "c", "s", "transitions", "meta", "poll"} <= set(sorts)
     return {key: client.type(key) for key in sorts.values()}
 
 

@@ -12,7 +12,7 @@ from sendguard.protocol import Protocol
 from sendguard.replies import fields, texts, transitions_of
 from sendguard.store import scripts
 from sendguard.store.scripts import Call, Command
-from sendguard.store.units import micros
+from sendguard.store.units import FLAGGED, micros
 
 _CONSUMER = "alerter"
 """One name for all processes: an entry that is idle for long is claimed whoever read it, and no name is left behind."""
@@ -125,7 +125,7 @@ class AlertProtocol:
 
     def flagged(self) -> tuple[Command, ...]:
         """Ask for the FLAGGED lines, by the index that decisions go by."""
-        return tuple(Command(("ZRANGEBYSCORE", self._protocol.key(f"out:{kind}"), "1", "1")) for kind in "123")
+        return tuple(Command(("ZRANGEBYSCORE", index, FLAGGED, FLAGGED)) for index in self._protocol.index)
 
     def numbers(self) -> Command:
         """Ask for the numbers of all lines that the pool ever had."""

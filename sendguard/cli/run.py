@@ -1,4 +1,4 @@
-"""`serve` and `demo`: the processes that run on."""
+"""The commands that ask no store: `serve` and `demo`, which run on, and `functions`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from sendguard.cli.session import Code, end
 from sendguard.sidecar.settings import ConfigError, Settings
+from sendguard.store.scripts import LIBRARY
 
 
 def serve(
@@ -45,7 +46,15 @@ def demo(
     raise typer.Exit(play(["--seconds", str(seconds), "--seed", str(seed)]))
 
 
+def functions() -> None:
+    """Print the store's functions: `sendguard functions | redis-cli -x FUNCTION LOAD REPLACE`.
+
+    A guard loads them by itself, unless its user may not: docs/security.md.
+    """
+    print(LIBRARY.source, end="")
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for function in (serve, demo):
+    for function in (serve, demo, functions):
         app.command()(function)

@@ -26,11 +26,15 @@ from redis.exceptions import (
 
 from sendguard.store.address import Address
 from sendguard.store.scripts import DECIDE, Call, Command, Reply
-from sendguard.store.wire import command, eval_source, evalsha
+from sendguard.store.wire import command, eval_source, evalsha, fcall, load_library
 
 _AGAIN_AFTER = 0.01
 """Seconds before a call is tried again on a slot that is being migrated."""
 _MAX_REDIRECTS = 5
+_FUNCTION_MISSING = "Function not found"
+"""What a server says that has functions, but not this one."""
+_NO_FUNCTIONS = (_FUNCTION_MISSING, "unknown command", "'fcall'", "'function|load'")
+"""What a server says that has none, or that does not let this user call or load them."""
 
 
 class NotSent(Exception):
@@ -64,10 +68,13 @@ class Pause(NamedTuple):
 
 
 class Primary:
-    """Where the pool's primary is known to be. moves: whether that can change. watched: whether decisions are wary."""
+    """Where the pool's primary is known to be. moves: whether that can change. watched: whether decisions are wary.
+
+    functions: whether it has functions, and lets this user load and call them; taken for true until it says otherwise.
+    """
 
     def __init__(self, *, moves: bool) -> None:
-        self.moves, self.watched = moves, False
+        self.moves, self.watched, self.functions = moves, False, True
         self.address: Address | None = None
 
 
@@ -77,7 +84,8 @@ Route = Generator[Hop | Pause, Reply, Reply]
 def first_hop(call: Call | Command, primary: Primary) -> Hop:
     """How a call is tried first."""
     if isinstance(call, Call):
-        return Hop(evalsha(call), primary.address, False, primary.watched and call.script.name == DECIDE.name)
+        pieces = fcall(call) if primary.functions else evalsha(call)
+        return Hop(pieces, primary.address, False, primary.watched and call.script is DECIDE)
     return Hop(command(call), primary.address, False, False)
 
 
@@ -89,17 +97,21 @@ def route(call: Call | Command, primary: Primary) -> Route:
     """
     pieces, _, _, wary = first_hop(call, primary)
     ask: Address | None = None
-    redirects, again = 0, True
+    redirects, again, loads, as_script = 0, True, False, False
     while True:
         try:
-            return (yield Hop(pieces, ask or primary.address, ask is not None, wary))
+            reply = yield Hop(pieces, ask or primary.address, ask is not None, wary)
+            if not loads or not isinstance(call, Call):
+                return reply
+            loads, pieces = False, fcall(call)
+            continue  # to the same server
         except Renewed:
             raise
         except NoScriptError:
             if not isinstance(call, Call) or redirects >= _MAX_REDIRECTS:
                 raise
             redirects, pieces = redirects + 1, eval_source(call)
-            continue  # to the same server
+            continue
         except AskError as error:  # of which MovedError is a kind
             redirects += 1
             if redirects > _MAX_REDIRECTS or not primary.moves:
@@ -127,8 +139,17 @@ def route(call: Call | Command, primary: Primary) -> Route:
             if not (again and primary.moves):
                 raise
             again = False
-        except ResponseError:
-            raise
+        except ResponseError as error:
+            if not isinstance(call, Call) or as_script or redirects >= _MAX_REDIRECTS:
+                raise
+            redirects, loads = redirects + 1, False
+            if _FUNCTION_MISSING in str(error) and primary.functions:
+                loads, pieces = True, load_library(call)
+            elif any(text in str(error) for text in _NO_FUNCTIONS):
+                primary.functions, as_script, pieces = False, True, evalsha(call)
+            else:
+                raise
+            continue
         except (RedisError, OSError, EOFError) as error:
             primary.address = None
             if not (again and isinstance(call, Call) and call.repeatable) or isinstance(

@@ -1,60 +1,119 @@
-"""The Lua scripts: package resources, each with the layers that it stands on in front of it."""
+"""The Lua scripts: package resources, with the layers that they stand on in front of them.
+
+They are run in one of two ways. A server that has functions (Valkey, Redis from 7.0 on) is given all of them as one
+library, which it reads once; what a call costs there is what the call does. Any other is given each script as a text of
+its own, which it runs from the first line each time: it makes all functions anew, which takes a sixth of a decision.
+The names of the functions and the digests of the scripts tell their text, so that versions run side by side.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
+class Library:
+    """All scripts as a library of functions. Its name tells its text."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
-    """A script as the store runs it. sha: the digest that EVALSHA takes."""
+    """A script as the store runs it. sha: the digest that EVALSHA takes; function: the name that FCALL takes."""
 
     name: str
     source: str
     sha: str
+    function: str
+    library: Library = field(repr=False)
 
 
-def _script(name: str, source: str) -> Script:
-    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a script stands on: the first layers of those that all share, and some of its own. runner: what runs it."""
+
+    shared: int
+    own: tuple[str, ...] = ()
+    runner: str = "run"
 
 
-def _load(*names: str) -> Script:
-    """The script of the last name, on the prelude and the layers of the other names.
+_SHARED = ("prelude", "windows", "records", "recipients", "lent")
+_NONE, _LINES, _PEOPLE, _LOANS = 1, 3, 4, 5
+"""How many of those are needed: only the prelude, those about lines, about recipients too, about loans too."""
+_PARTS = {
+    "decide": _Parts(_LOANS, ("lend", "deciding"), "run_reading"),
+    "observe": _Parts(_LOANS, ("news", "told")),
+    "restore": _Parts(_LOANS, ("news", "told")),
+    "message": _Parts(_LOANS, ("news",)),
+    "settle": _Parts(_LOANS),
+    "pending": _Parts(_LOANS),
+    "give_back": _Parts(_PEOPLE),
+    "lines": _Parts(_LINES),
+    "sweep": _Parts(_LINES),
+    "lease": _Parts(_NONE),
+    "raise_alert": _Parts(_NONE),
+    "take": _Parts(_NONE),
+    "put_back": _Parts(_NONE),
+}
 
-    Each layer is a function inside the one before. A script is run from its first line for every call, and what it
-    defines is made anew then: for a function, Lua searches all locals of the layer that it stands in, so that a script
-    of one layer spends a fifth of its time on that.
-    """
-    folder = files("sendguard.store") / "lua"
-    layers = [(folder / f"{name}.lua").read_text("utf-8") for name in ("prelude", *names)]
-    return _script(names[-1], "return (function()\n".join(layers) + "end)()\n" * len(names))
+
+def text_of(name: str) -> str:
+    """A layer or a script as it stands in the package."""
+    return (files("sendguard.store") / "lua" / f"{name}.lua").read_text("utf-8")
 
 
-_LINES = ("windows", "records")
-_PEOPLE = (*_LINES, "recipients")
+def _sha(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()
 
-DECIDE = _load(*_PEOPLE, "decide")
-LEND = _load(*_PEOPLE, "lent", "lend", "decide")
-"""`DECIDE` that may lend, and that calls back what is lent where a conversation moves."""
-OBSERVE = _load(*_LINES, "lent", "news", "told", "observe")
-RESTORE = _load(*_LINES, "lent", "news", "told", "restore")
-MESSAGE = _load(*_PEOPLE, "lent", "news", "message")
-SETTLE = _load(*_PEOPLE, "lent", "settle")
-PENDING = _load(*_LINES, "lent", "pending")
-GIVE_BACK = _load(*_PEOPLE, "give_back")
-LINES = _load(*_LINES, "lines")
-SWEEP = _load(*_LINES, "sweep")
-LEASE = _load("lease")
-RAISE_ALERT = _load("raise_alert")
-TAKE = _load("take")
-PUT_BACK = _load("put_back")
+
+def build(text_of: Callable[[str], str] = text_of) -> dict[str, Script]:
+    """All scripts, by name, in both forms. text_of: the text of a layer or a script."""
+
+    def body(name: str) -> str:
+        return "".join(map(text_of, _PARTS[name].own)) + f"local function script()\n{text_of(name)}end\n"
+
+    def registered(name: str, library: str) -> str:
+        run = f"function(keys, args) return {_PARTS[name].runner}(script, keys, args) end"
+        return f"do\n{body(name)}redis.register_function('{library}_{name}', {run})\nend\n"
+
+    def alone(name: str) -> str:
+        layers = "".join(map(text_of, _SHARED[: _PARTS[name].shared]))
+        run = f"return {_PARTS[name].runner}(script, given_keys, given_args)\n"
+        return f"local given_keys, given_args = KEYS, ARGV\n{layers}{body(name)}{run}"
+
+    shared = "".join(map(text_of, _SHARED))
+    named = f"sendguard_{_sha(shared + ''.join(registered(name, '') for name in _PARTS))[:16]}"
+    text = shared + "".join(registered(name, named) for name in _PARTS)
+    library = Library(named, f"#!lua name={named}\n{text}")
+    sources = {name: alone(name) for name in _PARTS}
+    return {name: Script(name, source, _sha(source), f"{named}_{name}", library) for name, source in sources.items()}
+
+
+SCRIPTS = build()
+LIBRARY = SCRIPTS["decide"].library
+DECIDE = SCRIPTS["decide"]
+OBSERVE = SCRIPTS["observe"]
+RESTORE = SCRIPTS["restore"]
+MESSAGE = SCRIPTS["message"]
+SETTLE = SCRIPTS["settle"]
+PENDING = SCRIPTS["pending"]
+GIVE_BACK = SCRIPTS["give_back"]
+LINES = SCRIPTS["lines"]
+SWEEP = SCRIPTS["sweep"]
+LEASE = SCRIPTS["lease"]
+RAISE_ALERT = SCRIPTS["raise_alert"]
+TAKE = SCRIPTS["take"]
+PUT_BACK = SCRIPTS["put_back"]
 
 
 class Call(NamedTuple):
-    """One run of a script. Its KEYS are the pool's and then its own; its ARGV the policy's and then its own.
+    """One run of a script. Its KEYS are the pool's and then its own; its ARGV the policy and then its own.
 
     repeatable: whether running it twice does what running it once does.
     """
@@ -62,7 +121,7 @@ class Call(NamedTuple):
     script: Script
     pool_keys: tuple[str, ...]
     keys: tuple[str, ...]
-    policy_args: tuple[str, ...]
+    policy: str
     args: tuple[str, ...]
     repeatable: bool = True
 

@@ -10,6 +10,9 @@ from sendguard.policy import Quota, TokenBucket
 NEVER = 2**53 - 1
 """The time that never comes, in the store's microseconds."""
 
+FLAGGED = str(2**52 + 1)
+"""The score of a FLAGGED line in the index (`save`, in records.lua)."""
+
 _DEFAULT_WINDOWS = {"daily_volume": 86_400, "new_conversations": 86_400, "pair": 60}
 
 

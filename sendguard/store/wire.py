@@ -8,9 +8,9 @@ from sendguard.store.scripts import Call, Command
 
 
 def words(verb: str, script: str, call: Call) -> tuple[str | int, ...]:
-    """The command that runs a call. verb: EVAL with the script's source, or EVALSHA with its digest."""
+    """The command that runs a call. verb, script: FCALL and a function, EVALSHA and a digest, EVAL and a source."""
     keys = (*call.pool_keys, *call.keys)
-    return (verb, script, len(keys), *keys, *call.policy_args, *call.args)
+    return (verb, script, len(keys), *keys, call.policy, *call.args)
 
 
 _LENGTHS = [f"${length}\r\n" for length in range(1024)]
@@ -28,20 +28,30 @@ def _pack(texts: tuple[str, ...]) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])
 
 
-_packed_once = lru_cache(maxsize=256)(_pack)
-
-
 @lru_cache(maxsize=256)
-def _head(sha: str, keys: int, parts: int, pool_keys: tuple[str, ...]) -> bytes:
-    return b"*%d\r\n" % (3 + parts) + _pack(("EVALSHA", sha, str(keys), *pool_keys))
+def _head(verb: str, script: str, keys: int, parts: int, pool_keys: tuple[str, ...]) -> bytes:
+    return b"*%d\r\n" % (3 + parts) + _pack((verb, script, str(keys), *pool_keys))
+
+
+def _run(verb: str, name: str, call: Call) -> list[bytes]:
+    keys = len(call.pool_keys) + len(call.keys)
+    head = _head(verb, name, keys, keys + 1 + len(call.args), call.pool_keys)
+    return [head + _pack((*call.keys, call.policy, *call.args))]
+
+
+def fcall(call: Call) -> list[bytes]:
+    """The FCALL command of a call, in pieces to send one after the other."""
+    return _run("FCALL", call.script.function, call)
 
 
 def evalsha(call: Call) -> list[bytes]:
-    """The EVALSHA command of a call, in pieces to send one after the other."""
-    script, pool_keys, own_keys, policy_args, own_args, _ = call
-    keys = len(pool_keys) + len(own_keys)
-    head = _head(script.sha, keys, keys + len(policy_args) + len(own_args), pool_keys)
-    return [b"".join((head, _pack(own_keys), _packed_once(policy_args), _pack(own_args)))]
+    """The EVALSHA command of a call."""
+    return _run("EVALSHA", call.script.sha, call)
+
+
+def load_library(call: Call) -> list[bytes]:
+    """What gives a server a call's functions. (`REPLACE`: another process may just have done the same.)"""
+    return command(Command(("FUNCTION LOAD", "REPLACE", call.script.library.source)))
 
 
 def command(call: Command) -> list[bytes]:

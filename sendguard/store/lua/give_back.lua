@@ -1,13 +1,13 @@
 -- Take back what a process was lent and has not used, and record the sends that it decided by itself.
 --
--- KEYS: 16 decisions (stream); 17... the recipient of each loan.
--- ARGV: 18 process; 19 how many lines; 20 how many loans; then for each line of which the process holds nothing any more:
+-- KEYS: 6 decisions (stream); 7... the recipient of each loan.
+-- ARGV: 3 process; 4 how many lines; 5 how many loans; then for each line of which the process holds nothing any more:
 --   number, and the turn in which it dropped what it held (it may have asked for more since); for each loan: line, sends,
 --   tokens, how many sends of it are unused, until; then the records of its decisions.
 -- Reply: always 1.
 -- Cost: 3 commands a line, 2 a loan of which something is left, and one XADD a decision.
 
-local process, lines, loans = ARGV[18], tonumber(ARGV[19]), tonumber(ARGV[20])
+local process, lines, loans = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local known = {}
 
 local function line_of(number)
@@ -25,8 +25,8 @@ end
 local function release(line, held, n, back)
   local interval = bucket_of(line)
   if interval > 0 and interval < NEVER then
-    local floor = now + aside(line) * interval
-    line.tat = math.max(line.tat, floor) - back * interval
+    local least = now + aside(line) * interval
+    line.tat = max(line.tat, least) - back * interval
   end
   held.tokens = held.tokens - n
 end
@@ -38,11 +38,11 @@ local function take_back(i, key)
   if not held then return end
   local sends, tokens, unused = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local limits, ends = limits_of(line), tonumber(ARGV[i + 4])
-  unused = math.min(unused, held.sends)
-  held.sends = math.max(0, held.sends - sends)
+  unused = min(unused, held.sends)
+  held.sends = max(0, held.sends - sends)
   -- Those of a loan that was over before the first of those now held have been settled.
-  tokens = ends > held.since and math.min(tokens, held.tokens) or 0
-  if tokens > 0 then release(line, held, tokens, math.min(tokens, unused)) end
+  tokens = ends > held.since and min(tokens, held.tokens) or 0
+  if tokens > 0 then release(line, held, tokens, min(tokens, unused)) end
   if unused == 0 then return end
   line.volume = window_remove(line.volume, limits[8], ends, unused)
   local recipient = read_recipient(key)
@@ -53,12 +53,12 @@ local function take_back(i, key)
   end
 end
 
-local at = 21 + 2 * lines
+local at = 6 + 2 * lines
 for i = 1, loans do
-  take_back(at, KEYS[16 + i])
+  take_back(at, KEYS[6 + i])
   at = at + 5
 end
-for i = 21, 20 + 2 * lines, 2 do
+for i = 6, 5 + 2 * lines, 2 do
   local line = line_of(ARGV[i])
   local held, place = nil, nil
   if line then held, place = held_of(line) end
@@ -70,5 +70,5 @@ end
 for _, line in pairs(known) do
   if line then save(line) end
 end
-for i = at, #ARGV do call('XADD', KEYS[16], 'MAXLEN', '~', '10000', '*', 'decision', ARGV[i]) end
+for i = at, #ARGV do call('XADD', KEYS[6], 'MAXLEN', '~', '10000', '*', 'decision', ARGV[i]) end
 return 1

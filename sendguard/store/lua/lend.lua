@@ -3,13 +3,13 @@
 -- All of them count at once, and as of the end of that time, so that no limit is passed whenever they are used. What is
 -- out of a line is at most a quarter of what its limits have left besides, so that the others find some, too.
 --
--- ARGV: 26 process|turn|how long|how many at most; '' to lend nothing. KEYS: 19 revocations (stream).
+-- order: process|turn|how long|how many at most; '' to lend nothing.
 -- Reply, in that of `decide`: how many,tokens of the bucket among them,until; '' where nothing is lent.
 
-local function a_quarter(left, out) return math.floor((left + out) / 4) - out end
+local function a_quarter(left, out) return floor((left + out) / 4) - out end
 
-function lend(line, recipient, at, starts)
-  local process, turn, span, most = ARGV[26]:match('^(%x+)|(%d+)|(%d+)|(%d+)$')
+local function lend(order, line, recipient, at, starts)
+  local process, turn, span, most = match(order, '^(%x+)|(%d+)|(%d+)|(%d+)$')
   if not process or starts or at > now or not line.stands or recipient.consent < 0 or recipient.lines[1] ~= line.number then
     return ''
   end
@@ -21,15 +21,15 @@ function lend(line, recipient, at, starts)
   if own and own.revoked then return '' end
   local limits, window, tokens = limits_of(line), recipient.windows[line.number], 0
   local interval, tolerance = bucket_of(line)
-  local n = math.min(
+  local n = min(
     tonumber(most),
     a_quarter(limits[7] - total_of(line.volume), out),
     a_quarter(limits[11] - total_of(window), 0)
   )
   if interval > 0 then
     local held = aside(line)
-    local level = (now + tolerance + interval - math.max(line.tat, now + held * interval)) / interval
-    n = math.min(n, a_quarter(math.floor(level), held))
+    local level = (now + tolerance + interval - max(line.tat, now + held * interval)) / interval
+    n = min(n, a_quarter(floor(level), held))
     tokens = n
   end
   if n < 1 then return '' end
@@ -43,6 +43,6 @@ function lend(line, recipient, at, starts)
   recipient.windows[line.number] = window_add(window, limits[11], limits[12], ends, n)
   if own.tokens == 0 then own.since = now end
   own.sends, own.tokens = own.sends + n, own.tokens + tokens
-  own.ends, own.turn = math.max(own.ends, ends), math.max(own.turn, tonumber(turn))
+  own.ends, own.turn = max(own.ends, ends), max(own.turn, tonumber(turn))
   return int(n) .. ',' .. int(tokens) .. ',' .. int(ends)
 end

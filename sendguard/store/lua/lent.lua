@@ -3,7 +3,7 @@
 
 -- Call back what is lent of a line. key: of the stream that the processes listen to. paced: whether the line's bucket is
 -- still the one that the tokens are of.
-function revoke(line, key, paced)
+local function revoke(line, key, paced)
   local holders = {}
   for _, loan in ipairs(loans_of(line)) do
     loan.tokens = paced and loan.tokens or 0
@@ -17,25 +17,6 @@ function revoke(line, key, paced)
   end
 end
 
--- Until when what was called back of a line can be used, at the latest; nil where nothing is left of it.
-local function usable_until(line)
-  local last = nil
-  if line.lent ~= '' or line.loans then
-    for _, loan in ipairs(loans_of(line)) do
-      if loan.revoked then last = math.max(last or 0, loan.ends) end
-    end
-  end
-  return last
-end
-
-local waits = {}
-
--- Have the caller wait until nothing that was called back of a line can be used.
-local function wait_for(line)
-  local last = line and usable_until(line)
-  if last and last > now then waits[#waits + 1] = '!' .. line.number .. '|' .. int(last - now) end
-end
-
 -- Call back what is lent of a recipient's lines. mine: a line that the caller has read, and will save itself.
 local function revoke_all(recipient, key, mine)
   for _, number in ipairs(recipient.lines) do
@@ -47,6 +28,13 @@ local function revoke_all(recipient, key, mine)
   end
 end
 
-local function wait_for_all(recipient)
-  for _, number in ipairs(recipient.lines) do wait_for(read_line(number)) end
+-- Until when what was called back of a line can be used, at the latest; nil where nothing is left of it.
+local function usable_until(line)
+  local last = nil
+  if line.lent ~= '' or line.loans then
+    for _, loan in ipairs(loans_of(line)) do
+      if loan.revoked then last = max(last or 0, loan.ends) end
+    end
+  end
+  return last
 end

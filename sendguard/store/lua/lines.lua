@@ -1,12 +1,12 @@
 -- Tell how lines stand.
 --
--- ARGV: 18... the numbers asked for; none for all of the pool.
+-- ARGV: 3... the numbers asked for; none for all of the pool.
 -- Reply: for each assigned line: number|status|health|raw status|raw health|line type|status at|health at|paused until|
 --   cooling down until|last used|next send at|daily volume|new conversations|tokens ('' if unpaced).
 -- Cost: one HGET a line.
 
 local numbers = {}
-for i = 18, #ARGV do numbers[#numbers + 1] = ARGV[i] end
+for i = 3, #ARGV do numbers[#numbers + 1] = ARGV[i] end
 if #numbers == 0 then numbers = call('HKEYS', KEYS[1]) end
 
 -- The whole tokens that a line's bucket holds now: so many sends may go before it throttles. Slots that waiters hold are
@@ -15,7 +15,7 @@ local function tokens_of(line)
   local interval, tolerance = bucket_of(line)
   if interval == 0 then return '' end
   if interval >= NEVER then return '0' end
-  return int(math.max(0, math.floor((now + tolerance - math.max(now + aside(line) * interval, line.tat)) / interval) + 1))
+  return int(max(0, floor((now + tolerance - max(now + aside(line) * interval, line.tat)) / interval) + 1))
 end
 
 local rows = {}

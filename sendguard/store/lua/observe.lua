@@ -1,10 +1,11 @@
 -- Apply what was learnt of lines: from a webhook, a poll, an outcome or an operator. Newer knowledge wins field by field;
 -- at equal times the graver value does (law 2).
 --
--- KEYS: 16 event (used if ARGV 18 is '1'); 17 chat (used where a number is '@chat'); 18 transitions (stream);
---   19 revocations (stream).
--- ARGV: 18 deduplicate; 19 '1' if a line that is not known is an error; 20 source and 21 event id, as transitions tell
---   them; 22 how long a line that becomes known rests, as it may be one that was forgotten; 23 how long loans last, '0'
+-- KEYS: 6 event (used if ARGV 3 is '1'); 7 chat (used where a number is '@chat'); 8 transitions (stream);
+--   9 revocations (stream);
+--   10 meta (hash).
+-- ARGV: 3 deduplicate; 4 '1' if a line that is not known is an error; 5 source and 6 event id, as transitions tell
+--   them; 7 how long a line that becomes known rests, as it may be one that was forgotten; 8 how long loans last, '0'
 --   where there are none; then for each line: number (or '@chat', the line that the chat lives on), at ('' for now),
 --   status, health, line type, assigned ('1' or '0'), paused until ('0' resumes), cooling down until ('-' for at +
 --   cool_down). '' is a field not carried.
@@ -16,15 +17,15 @@ local FIELDS = 8
 
 local function number_at(i)
   if ARGV[i] ~= '@chat' then return ARGV[i] end
-  local number = (call('GET', KEYS[17]) or ''):match('^([^|]*)')
+  local number = match(call('GET', KEYS[7]) or '', '^([^|]*)')
   return number ~= '' and call('HEXISTS', KEYS[1], number) == 1 and number
 end
 
 local function apply(i, number, line)
   local at = observed(ARGV[i + 1])
   if not line and ARGV[i + 7] ~= '' then return end  -- what is learnt by sending makes no line known
-  if ARGV[19] == '1' and not (line and line.assigned) then return line, 'UNKNOWNLINE ' .. number end
-  local rest = not line and tonumber(ARGV[22]) or 0
+  if ARGV[4] == '1' and not (line and line.assigned) then return line, 'UNKNOWNLINE ' .. number end
+  local rest = not line and tonumber(ARGV[7]) or 0
   line = line or fresh(number)
   -- Who speaks of now outranks what was dated ahead of our clock.
   local undated = ARGV[i + 1] == ''
@@ -38,22 +39,23 @@ local function apply(i, number, line)
   end
   local cool = ARGV[i + 7]
   if cool ~= '' then
-    local until_at = cool == '-' and at + tonumber(ARGV[16]) or tonumber(cool)
-    if until_at > math.max(now, line.cooling) then set_until(line, 'cooling', 'cooling_down_until', until_at) end
+    local until_at = cool == '-' and at + cool_down or tonumber(cool)
+    if until_at > max(now, line.cooling) then set_until(line, 'cooling', 'cooling_down_until', until_at) end
   end
   if rest > 0 then set_until(line, 'cooling', 'cooling_down_until', now + rest) end
   if line.paused < now then line.paused = 0 end
   if line.cooling < now then line.cooling = 0 end
-  save(fold(line, KEYS[19], tonumber(ARGV[23])))
+  save(fold(line, KEYS[9], tonumber(ARGV[8])))
   return line
 end
 
-local news = ARGV[18] ~= '1' or first_time(KEYS[16])
-for i = 24, #ARGV, FIELDS do
+hear()
+local news = ARGV[3] ~= '1' or first_time(KEYS[6], KEYS[10])
+for i = 9, #ARGV, FIELDS do
   local number = number_at(i)
   local line, problem = number and read_line(number), nil
   if news and number then line, problem = apply(i, number, line) end
   if problem then return redis.error_reply(problem) end
   wait_for(line)
 end
-return told(KEYS[18], ARGV[20], ARGV[21])
+return told(KEYS[8], ARGV[5], ARGV[6])

@@ -1,21 +1,21 @@
 -- Raise an alert, once in the fleet: queue it for every channel that is to be told, unless the quiet time holds it back.
 --
--- KEYS: 16 transitions (stream); 17 alert (hash); 18 told (hash: subject|severity -> when); 19 held (queue of subjects);
---   20 what is held of the subject (hash); 21 audits (queue of lines); 22 the line's audit (hash); 23... the channels'
+-- KEYS: 6 transitions (stream); 7 alert (hash); 8 told (hash: subject|severity -> when); 9 held (queue of subjects);
+--   10 what is held of the subject (hash); 11 audits (queue of lines); 12 the line's audit (hash); 13... the channels'
 --   queues. A queue is a sorted set whose score is when its member is due.
--- ARGV: 18 consumer group; 19 whence: the id of a transition's entry, 'held' (the quiet time is over) or 'reminder';
---   20 subject (line|field); 21 severity; 22 quiet time; 23 how long to wait for an audit, '0' for none; 24 alert's id;
---   25 line; 26... what to tell, names and values by turns.
+-- ARGV: 3 consumer group; 4 whence: the id of a transition's entry, 'held' (the quiet time is over) or 'reminder';
+--   5 subject (line|field); 6 severity; 7 quiet time; 8 how long to wait for an audit, '0' for none; 9 alert's id;
+--   10 line; 11... what to tell, names and values by turns.
 -- Reply: 'raised'; 'held'; or 'gone', where it was raised before.
 -- Cost: 5 to 12 commands, and one for each channel.
 
-local ALERT, TOLD, HELD, REPEATS, AUDITS, AUDIT = KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21], KEYS[22]
-local whence, subject, severity, id = ARGV[19], ARGV[20], ARGV[21], ARGV[24]
-local quiet, wait = tonumber(ARGV[22]), tonumber(ARGV[23])
+local ALERT, TOLD, HELD, REPEATS, AUDITS, AUDIT = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local whence, subject, severity, id = ARGV[4], ARGV[5], ARGV[6], ARGV[9]
+local quiet, wait = tonumber(ARGV[7]), tonumber(ARGV[8])
 local KEPT = 604800
 
 local function tell(key)
-  for i = 26, #ARGV, 2 do call('HSET', key, ARGV[i], ARGV[i + 1]) end
+  for i = 11, #ARGV, 2 do call('HSET', key, ARGV[i], ARGV[i + 1]) end
   call('EXPIRE', key, KEPT)
 end
 
@@ -43,7 +43,7 @@ elseif whence == 'held' then
   end
   if call('ZREM', HELD, subject) == 0 then return 'gone' end
 else
-  if call('XACK', KEYS[16], ARGV[18], whence) == 0 then return 'gone' end
+  if call('XACK', KEYS[6], ARGV[3], whence) == 0 then return 'gone' end
   local at = told_lately()
   if at then
     hold(at)
@@ -66,17 +66,17 @@ call('HSET', ALERT, 'repeats', repeats or '0')
 call('HSET', ALERT, 'repeats_since', since or '')
 call('HSET', ALERT, 'audit_until', wait > 0 and int(now + wait) or '')
 tell(ALERT)
-for i = 23, #KEYS do
+for i = 13, #KEYS do
   call('ZADD', KEYS[i], int(now), id)
   call('EXPIRE', KEYS[i], KEPT)
 end
-if wait > 0 and #KEYS >= 23 then
+if wait > 0 and #KEYS >= 13 then
   if call('HGET', AUDIT, 'state') ~= 'running' then
     call('HSET', AUDIT, 'state', 'running')
     call('HSET', AUDIT, 'asked_at', int(now))
     call('HDEL', AUDIT, 'audit_id')
   end
   call('EXPIRE', AUDIT, KEPT)
-  call('ZADD', AUDITS, 'NX', int(now), ARGV[25])
+  call('ZADD', AUDITS, 'NX', int(now), ARGV[10])
 end
 return 'raised'

@@ -1,28 +1,42 @@
 -- Recipients: which lines their conversations live on, and whether they have opted out.
 --
--- A record: consent, then for each line that a conversation lives on, the current one first, its number and the window
--- of the pair. consent: 0 nothing heard; positive, when they last wrote; negative, when they opted out. Of more than
--- eight, only those are kept whose windows still count something.
+-- A record: consent and a '|', then for each line that a conversation lives on, the current one first, its number, a ':',
+-- and the window of the pair, with its length in 2 bytes in front. consent: '' nothing heard; positive, when they last
+-- wrote; negative, when they opted out. Of more than eight lines, only those are kept whose windows still count something.
 
 local function read_recipient(key)
   local raw = call('GET', key)
-  local lines, windows = {}, {}
-  if not raw then return { consent = 0, lines = lines, windows = windows } end
-  local consent, at = raw:match('^([^|]*)|()')
-  while at <= #raw do
-    local number, length, from = raw:match('^([^:]*):(%d+):()', at)
-    at = from + length
-    lines[#lines + 1], windows[number] = number, raw:sub(from, at - 1)
-  end
-  return { consent = tonumber(consent) or 0, lines = lines, windows = windows }
+  if not raw then return { consent = 0, lines = {}, windows = {} } end
+  local at, size, consent = find(raw, '|', 1, true), #raw, 0
+  if at > 1 then consent = tonumber(sub(raw, 1, at - 1)) end
+  if at == size then return { consent = consent, lines = {}, windows = {} } end
+  local lines, windows
+  at = at + 1
+  repeat
+    local colon = find(raw, ':', at, true)
+    local high, low = byte(raw, colon + 1, colon + 2)
+    local number, ends = sub(raw, at, colon - 1), colon + 2 + high * 256 + low
+    local window = sub(raw, colon + 3, ends)
+    if lines then
+      lines[#lines + 1], windows[number] = number, window
+    else
+      lines, windows = { number }, { [number] = window }
+    end
+    at = ends + 1
+  until at > size
+  return { consent = consent, lines = lines, windows = windows }
 end
 
 local function write_recipient(key, recipient)
-  local text = recipient.consent == 0 and '|' or int(recipient.consent) .. '|'
-  for i, number in ipairs(recipient.lines) do
-    local window = recipient.windows[number]
+  local text, lines, windows = recipient.consent == 0 and '|' or int(recipient.consent) .. '|', recipient.lines, recipient.windows
+  for i = 1, #lines do
+    local number = lines[i]
+    local window = windows[number]
     if i > 8 then window = window_trim(window, limits_of({ number = number })[12]) end
-    if i <= 8 or window ~= '' then text = text .. number .. ':' .. #window .. ':' .. window end
+    if i <= 8 or window ~= '' then
+      local low = #window % 256
+      text = text .. number .. ':' .. char((#window - low) / 256, low) .. window
+    end
   end
   call('SET', key, text)
 end
@@ -32,7 +46,7 @@ local function add_conversation(recipient, number, current)
   local lines = recipient.lines
   if not recipient.windows[number] then
     recipient.windows[number] = ''
-    table.insert(lines, math.min(#lines + 1, 2), number)
+    table.insert(lines, min(#lines + 1, 2), number)
   end
   if current and lines[1] ~= number then
     for i = 2, #lines do

@@ -1,39 +1,43 @@
 -- Lines: their records, token buckets, and the index that `choose` looks them up in.
 --
--- A record: summary, what observations told, and what sends changed, behind '!'. The summary is 'y' if neither status,
--- assignment, pause nor cooling down is in the way ('n': look), the tier and the class; a send of a line that stands
--- reads no more than that. status and health are as the API spelt them, '' if it never said. paused: until when (NEVER:
--- until resumed). tat: the theoretical arrival time of the token bucket. changed: when the health last changed.
--- place: the index set that holds the line, 0 for none. lent: what processes hold of its budget, '' for nothing; where
--- there is any, the summary begins with a capital letter, and it stands in front of the windows.
+-- A record, in bytes: 1 a letter, 'y' if neither status, assignment, pause nor cooling down is in the way ('n': look), a
+-- capital where processes hold some of its budget; 2 tier; 3 class (of its type); 4 place (the index set that holds it, 0
+-- for none); 5-11 when it was last used; 12-18 the theoretical arrival time of its token bucket; 19-20 and 21-22 how long
+-- the windows of daily_volume and new_conversations are. Then what is lent and a '!', where there is any; both windows; and
+-- what observations told, which a send of a line that stands does not read. Of that, status and health are as the API spelt
+-- them, '' if it never said; paused: until when (NEVER: until resumed); changed: when the health last changed.
 
 -- Fills in what observations told when the first of it is asked for.
 local unfold = { __index = function(line, name)
   setmetatable(line, nil)
   local FIELDS = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$'
   local status, status_at, health, health_at, assigned, assigned_at, kind, kind_at, paused, cooling, altered =
-    line.told:match(FIELDS)
+    match(line.told, FIELDS)
   line.status, line.status_at, line.health, line.health_at = status, tonumber(status_at), health, tonumber(health_at)
   line.assigned, line.assigned_at, line.kind, line.kind_at = assigned == '1', tonumber(assigned_at), kind, tonumber(kind_at)
   line.paused, line.cooling, line.changed = tonumber(paused), tonumber(cooling), tonumber(altered)
   return rawget(line, name)
 end }
 
+local LETTERS = { [121] = { true, false }, [89] = { true, true }, [110] = { false, false }, [78] = { false, true } }
+
 local function read_line(number)
   local raw = call('HGET', KEYS[1], number)
   if not raw then return nil end
-  local stands, tier, class, told, used, tat, place, split, windows =
-    raw:match('^(.)(.)(.)!([^!]*)!(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
-  split = tonumber(split)
-  local lent = ''
-  if stands < 'a' then
-    lent, windows = windows:match('^([^!]*)!(.*)$')
-    stands = stands:lower()
+  local letter, tier, class, place, a, b, c, d, e, f, g, h, i, j, k, l, m, n, v, w, x, y = byte(raw, 1, 22)
+  local lent, at = '', 23
+  local letters = LETTERS[letter]
+  if letters[2] then
+    at = find(raw, '!', 23, true) + 1
+    lent = sub(raw, 23, at - 2)
   end
+  local starts = at + v * 256 + w
+  local told = starts + x * 256 + y
   return setmetatable({
-    number = number, stands = stands == 'y', lent = lent, loans = false, tier = tonumber(tier), class = tonumber(class), told = told, limits = false,
-    used = tonumber(used), tat = tonumber(tat), place = tonumber(place),
-    volume = windows:sub(1, split), starts = windows:sub(split + 1),
+    number = number, stands = letters[1], tier = tier, class = class, place = place, lent = lent, loans = false, limits = false,
+    used = (((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g,
+    tat = (((((h * 256 + i) * 256 + j) * 256 + k) * 256 + l) * 256 + m) * 256 + n,
+    volume = sub(raw, at, starts - 1), starts = sub(raw, starts, told - 1), told = sub(raw, told),
   }, unfold)
 end
 
@@ -48,21 +52,21 @@ end
 local HEALTH = { 'HEALTHY', 'AT_RISK', 'CRITICAL' }
 local function status_name(line) return not line.stands and is_flagged(line) and 'FLAGGED' or 'ACTIVE' end
 
-local FIELD = '([^|]*)|'
-local policy
-
--- The limits that hold for a line, by the number of the policy's argument (1-12).
+-- The limits that hold for a line, by the number of the policy's field (1-12).
 local function limits_of(line)
   if line.limits then return line.limits end
-  if not policy then
-    policy = { tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]),
-      tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]),
-      tonumber(ARGV[11]), tonumber(ARGV[12]) }
-  end
-  local limits, own = policy, ARGV[15] ~= '0' and call('HGET', KEYS[14], line.number)
-  if own then
-    limits = { own:match('^' .. string.rep(FIELD, 12)) }
-    for i = 1, 12 do limits[i] = tonumber(limits[i]) or policy[i] end
+  local limits = policy
+  if overridden == '1' then
+    local found = call('HMGET', KEYS[5], line.number, '')  -- the second tells that the policy's overrides are there
+    if not found[2] then error(MISSING) end
+    if found[1] then
+      if found[1] ~= own_text then
+        local own = {}
+        for field in gmatch(found[1], FIELD) do own[#own + 1] = tonumber(field) or policy[#own + 1] end
+        own_limits, own_text = own, found[1]
+      end
+      limits = own_limits
+    end
   end
   line.limits = limits
   return limits
@@ -86,7 +90,7 @@ local function loans_of(line)
   if line.loans then return line.loans end
   local all, ended = {}, {}
   for process, sends, tokens, since, ends, revoked, turn in
-    line.lent:gmatch('(%x+),(%d+),(%d+),(%d+),(%d+),([01]),(%d+);')
+    gmatch(line.lent, '(%x+),(%d+),(%d+),(%d+),(%d+),([01]),(%d+);')
   do
     all[#all + 1] = { process = process, sends = tonumber(sends), tokens = tonumber(tokens), since = tonumber(since),
       ends = tonumber(ends), revoked = revoked == '1', turn = tonumber(turn) }
@@ -97,7 +101,7 @@ local function loans_of(line)
   for _, loan in ipairs(ended) do
     local tokens = 0
     for _, other in ipairs(all) do tokens = tokens + other.tokens end
-    if interval > 0 and interval < NEVER and loan.tokens > 0 then line.tat = math.max(line.tat, loan.ends + tokens * interval) end
+    if interval > 0 and interval < NEVER and loan.tokens > 0 then line.tat = max(line.tat, loan.ends + tokens * interval) end
     loan.tokens = 0
   end
   line.loans = {}
@@ -112,7 +116,7 @@ local function aside(line)
   local tokens, last = 0, 0
   if line.lent ~= '' or line.loans then
     for _, loan in ipairs(loans_of(line)) do
-      if loan.tokens > 0 then tokens, last = tokens + loan.tokens, math.max(last, loan.ends) end
+      if loan.tokens > 0 then tokens, last = tokens + loan.tokens, max(last, loan.ends) end
     end
   end
   return tokens, last
@@ -135,7 +139,7 @@ local function ready_at(line, starts)
   elseif interval > 0 then
     local tokens, last = aside(line)  -- which may change `tat`
     local free = line.tat - tolerance
-    if tokens * interval > tolerance then free = math.max(free, last) end
+    if tokens * interval > tolerance then free = max(free, last) end
     if free > at then at, why = free, 'throttled' end
   end
   local free = window_free_at(line.volume, limits[7], limits[8])
@@ -147,48 +151,70 @@ local function ready_at(line, starts)
   return at, why
 end
 
-local NOW = int(now)
-local function moment(at) return at == now and NOW or int(at) end
+-- A time in 7 bytes.
+local function pack_time(n)
+  local g = n % 256
+  n = (n - g) / 256
+  local f = n % 256
+  n = (n - f) / 256
+  local e = n % 256
+  n = (n - e) / 256
+  local d = n % 256
+  n = (n - d) / 256
+  local c = n % 256
+  n = (n - c) / 256
+  local b = n % 256
+  n = (n - b) / 256
+  return char(n < 255 and n or 255, b, c, d, e, f, g)
+end
+
+-- The index: of each line type a sorted set of lines. A score is where its slot begins, of which there is one for each
+-- tier and one for the lines that are OUT, and a time: when the line may next start a conversation, or was last used if it
+-- may now. For OUT it is the gravity: 1 FLAGGED, 2 paused. The slots are as wide as a number of 53 bits and a sign allows.
+local SLOTS = { -9007199254740992, -4503599627370496, 0, 4503599627370496 }
+local OUT, WIDTH = 4, 4503599627370496
 
 -- Write a line's record, and put it where `choose` finds it. The only place that writes either.
 local function save(line)
-  local place, score = 0, nil
+  local place, slot, time = 0, line.tier, nil
   if line.stands then
-    place = 3 * (line.tier - 1) + line.class
+    place = line.class
   elseif line.assigned then
-    local out = is_flagged(line) and 1 or line.paused >= NEVER and 2
-    place, score = out and 9 + line.class or 3 * (line.tier - 1) + line.class, out
+    place = line.class
+    time = is_flagged(line) and 1 or line.paused >= NEVER and 2 or nil
+    if time then slot = OUT end
   end
   if line.place ~= place then
     if line.place > 0 then call('ZREM', KEYS[1 + line.place], line.number) end
     line.place = place
   end
-  local used = moment(line.used)
   if place > 0 then
-    local at, why = score, nil
-    if not score then at, why = ready_at(line, true) end
-    score = score or why and math.max(at, line.used)
-    call('ZADD', KEYS[1 + place], score and int(score) or used, line.number)
+    if not time then
+      local at, why = ready_at(line, true)
+      time = line.used
+      if why and at > time then time = at < WIDTH and at or WIDTH - 1 end
+    end
+    call('ZADD', KEYS[1 + place], SLOTS[slot] + time, line.number)
   end
-  local lent = ''
+  local lent, letter = '', line.stands and 121 or 110
   if line.lent ~= '' or line.loans then
     for _, loan in ipairs(loans_of(line)) do
       lent = lent .. loan.process .. ',' .. int(loan.sends) .. ',' .. int(loan.tokens) .. ',' .. int(loan.since) .. ','
         .. int(loan.ends) .. (loan.revoked and ',1,' or ',0,') .. int(loan.turn) .. ';'
     end
+    if lent ~= '' then lent, letter = lent .. '!', letter - 32 end
   end
-  local some = lent ~= ''
-  call('HSET', KEYS[1], line.number, (line.stands and (some and 'Y' or 'y') or some and 'N' or 'n') .. line.tier
-    .. line.class .. '!' .. line.told .. '!' .. used .. '|' .. moment(line.tat) .. '|' .. place .. '|' .. #line.volume
-    .. '|' .. (some and lent .. '!' or '') .. line.volume .. line.starts)
+  local w, y = #line.volume % 256, #line.starts % 256
+  call('HSET', KEYS[1], line.number, char(letter, line.tier, line.class, place) .. pack_time(line.used) .. pack_time(line.tat)
+    .. char((#line.volume - w) / 256, w, (#line.starts - y) / 256, y) .. lent .. line.volume .. line.starts .. line.told)
 end
 
 -- Take n tokens, of what a line's bucket may give by itself, at a time. Returns the cost of one.
 local function take(line, at, n)
   local interval = bucket_of(line)
   if interval > 0 then
-    local floor = at + aside(line) * interval
-    line.tat = math.max(line.tat, floor) + n * interval
+    local least = at + aside(line) * interval
+    line.tat = max(line.tat, least) + n * interval
   end
   return interval
 end
@@ -197,7 +223,7 @@ end
 -- only grows, so that equal clocks still take turns.
 local function spend(line, at, starts)
   local limits, cost = limits_of(line), take(line, at, 1)
-  line.used = math.max(now, line.used + 1)
+  line.used = max(now, line.used + 1)
   line.volume = window_add(line.volume, limits[7], limits[8], at, 1)
   if starts then line.starts = window_add(line.starts, limits[9], limits[10], at, 1) end
   return cost
@@ -210,6 +236,3 @@ local function unspend(line, at, starts, tat, cost)
   line.volume = window_remove(line.volume, limits_of(line)[8], at, 1)
   if starts then line.starts = window_remove(line.starts, limits_of(line)[10], at, 1) end
 end
-
--- What the layers `lend` and `lent` add, in the scripts that have them.
-local lend, revoke

@@ -54,8 +54,8 @@ local function set_health(line, health, at)
   if tier_of(health) ~= tier then
     line.changed = now
     if interval > 0 and interval < NEVER then
-      local floor = now + aside(line) * interval  -- what is lent may have been sent just now
-      line.tat = math.min(math.max(line.tat, floor), now + tolerance + interval)
+      local least = now + aside(line) * interval  -- what is lent may have been sent just now
+      line.tat = min(max(line.tat, least), now + tolerance + interval)
     end
   end
 end

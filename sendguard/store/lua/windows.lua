@@ -8,44 +8,55 @@ local function pack_count(n)
   local c = n % 256
   n = (n - c) / 256
   local b = n % 256
-  return string.char((n - b) / 256 % 256, b, c)
+  return char((n - b) / 256 % 256, b, c)
 end
 
 local function pack_total(n)
-  local low = n % 16777216
-  return string.char((n - low) / 16777216) .. pack_count(low)
+  local d = n % 256
+  n = (n - d) / 256
+  local c = n % 256
+  n = (n - c) / 256
+  local b = n % 256
+  return char((n - b) / 256, b, c, d)
 end
 
-local function pack6(ms)
-  local low = ms % 16777216
-  return pack_count((ms - low) / 16777216) .. pack_count(low)
+local packed_at, packed, packed_ms
+
+-- A time in milliseconds, rounded up: packed, and as a number.
+local function stamp(at)
+  if at ~= packed_at then
+    local ms = ceil(at / 1000)
+    local low = ms % 16777216
+    packed, packed_ms, packed_at = pack_count((ms - low) / 16777216) .. pack_count(low), ms, at
+  end
+  return packed, packed_ms
 end
 
 local function time_at(w, i)
-  local a, b, c, d, e, f = w:byte(i, i + 5)
+  local a, b, c, d, e, f = byte(w, i, i + 5)
   return ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f
 end
 
 local function count_at(w, i)
-  local a, b, c = w:byte(i + 6, i + 8)
+  local a, b, c = byte(w, i + 6, i + 8)
   return (a * 256 + b) * 256 + c
 end
 
 local function total_of(w)
   if w == '' then return 0 end
-  local a, b, c, d = w:byte(7, 10)
+  local a, b, c, d = byte(w, 7, 10)
   return ((a * 256 + b) * 256 + c) * 256 + d
 end
 
 local function window_trim(w, per)
-  local i, total = 11, nil
-  while i <= #w and time_at(w, i) * 1000 + per <= now do
+  local i, total, size = 11, nil, #w
+  while i <= size and time_at(w, i) * 1000 + per <= now do
     total = (total or total_of(w)) - count_at(w, i)
     i = i + 9
   end
   if i == 11 then return w end
-  if i > #w then return '' end
-  return w:sub(1, 6) .. pack_total(total) .. w:sub(i)
+  if i > size then return '' end
+  return sub(w, 1, 6) .. pack_total(total) .. sub(w, i)
 end
 
 -- When the window next has room for one more: 0 or a past time if it has room now.
@@ -64,32 +75,31 @@ end
 -- Count n events at a time. One that is older than the newest entry counts with that, which keeps the entries in order.
 local function window_add(w, limit, per, at, n)
   w = window_trim(w, per)
-  local ms = math.ceil(at / 1000)
-  local stamp = pack6(ms)
-  if w == '' then return stamp .. pack_total(n) .. stamp .. pack_count(n) end
-  local last = #w - 9 + 1
+  local new, ms = stamp(at)
+  if w == '' then return new .. pack_total(n) .. new .. pack_count(n) end
+  local last = #w - 8
   local newest = time_at(w, last)
-  if ms < newest then ms, stamp = newest, w:sub(last, last + 5) end
+  if ms < newest then ms, new = newest, sub(w, last, last + 5) end
   local total = pack_total(total_of(w) + n)
   if ms - time_at(w, 1) <= (limit > 64 and per / 64000 or 0) then
-    return w:sub(1, 6) .. total .. w:sub(11, last - 1) .. stamp .. pack_count(count_at(w, last) + n)
+    return sub(w, 1, 6) .. total .. sub(w, 11, last - 1) .. new .. pack_count(count_at(w, last) + n)
   end
-  return stamp .. total .. w:sub(11) .. stamp .. pack_count(n)
+  return new .. total .. sub(w, 11) .. new .. pack_count(n)
 end
 
 -- Take back n events that were counted at a time, as far as they still count.
 local function window_remove(w, per, at, n)
-  local ms, i, taken = math.ceil(at / 1000), 11, 0
+  local ms, i, taken = ceil(at / 1000), 11, 0
   if ms * 1000 + per <= now then return w end
   while i <= #w and time_at(w, i) < ms do i = i + 9 end
-  local kept = w:sub(11, i - 1)
+  local kept = sub(w, 11, i - 1)
   while i <= #w do
     local count = count_at(w, i)
-    local out = math.min(count, n - taken)
-    if out < count then kept = kept .. w:sub(i, i + 5) .. pack_count(count - out) end
+    local out = min(count, n - taken)
+    if out < count then kept = kept .. sub(w, i, i + 5) .. pack_count(count - out) end
     taken, i = taken + out, i + 9
   end
   if kept == '' then return '' end
-  local newest = kept:sub(-9, -4)
-  return (newest == w:sub(-9, -4) and w:sub(1, 6) or newest) .. pack_total(total_of(w) - taken) .. kept
+  local newest = sub(kept, -9, -4)
+  return (newest == sub(w, -9, -4) and sub(w, 1, 6) or newest) .. pack_total(total_of(w) - taken) .. kept
 end
