@@ -53,11 +53,11 @@ def test_a_count_that_shrinks_is_told_and_fails_nothing() -> None:
     before = load()
     now = copy.deepcopy(before)
     now["Redis"]["sticky"]["bytes sent"] -= 1
-    del now["Redis"]["failover"]["ZRANGE"]
+    del now["Redis"]["failover"]["ZRANGEBYSCORE"]
     verdict = compare(before, now)
     assert not verdict.grown
     assert len(verdict.shrunk) == 2
-    assert "Redis, failover, ZRANGE" in verdict.text()
+    assert "Redis, failover, ZRANGEBYSCORE" in verdict.text()
 
 
 def test_a_python_that_was_never_counted_is_told_and_the_store_is_still_held_against() -> None:
