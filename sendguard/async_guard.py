@@ -17,7 +17,7 @@ from sendguard.alerts.channels import AsyncCallback
 from sendguard.alerts.models import Rule, Severity
 from sendguard.alerts.plan import Plan
 from sendguard.background import AsyncBackground, Finished
-from sendguard.flows import keep_failed, number_of
+from sendguard.flows import keep_failed
 from sendguard.guard import Headers, environment
 from sendguard.lease import Lease
 from sendguard.linq.client import AsyncLinqClient
@@ -211,7 +211,7 @@ class AsyncSendGuard:
     ) -> str:
         """As `SendGuard.choose_from_number`."""
         request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
-        return number_of(await self._drive(self._flows.choose(request, max_wait)))
+        return await self._drive(self._flows.number(request, max_wait))
 
     def sending(
         self,

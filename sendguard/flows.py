@@ -39,6 +39,7 @@ from sendguard.replies import (
     changes_of,
     decisions_of,
     line_of,
+    number_in,
     record_of,
     server_time,
     texts,
@@ -96,6 +97,7 @@ class Flows:
         self._outages = Outages(protocol.pool)
         self._secrets = webhook_secrets
         self._clock = clock
+        self._attended = not (self.lending is None and self.degraded is None and clock is None)
 
     def _now(self) -> float | None:
         return None if self._clock is None else self._clock()
@@ -108,26 +110,32 @@ class Flows:
     def run(self, call: Call | Command) -> Flow[Any]:
         """Run one script or command; the overrides of the policy are put into the store where they are missing."""
         try:
-            try:
-                reply = yield call
-            except ScriptRefused as refusal:
-                if refusal.code == "UNKNOWNLINE":
-                    raise UnknownLine(refusal.detail) from None
-                if refusal.code != "NOOVERRIDES":
-                    raise
-                for command in self.protocol.overrides():  # noqa: UP028 (a tuple takes no answers)
-                    yield command
-                reply = yield call
-        except StoreRenewed:
-            raise
-        except StoreUnavailable as error:
-            self._outages.failed(error)
-            if self.watch is not None:
-                self.watch.store_failed()
-            raise
+            reply = yield call
+        except (ScriptRefused, StoreUnavailable) as error:
+            reply = yield from self._run_again(call, error)
         if self._outages.down:
             self._outages.answered()
         return reply
+
+    def _run_again(self, call: Call | Command, error: ScriptRefused | StoreUnavailable) -> Flow[Any]:
+        """What becomes of a call that failed: the store is given what it lacks, or the error is noted and raised."""
+        try:
+            if not isinstance(error, ScriptRefused):
+                raise error
+            if error.code == "UNKNOWNLINE":
+                raise UnknownLine(error.detail) from None
+            if error.code != "NOOVERRIDES":
+                raise error
+            for command in self.protocol.overrides():  # noqa: UP028 (a tuple takes no answers)
+                yield command
+            return (yield call)
+        except StoreRenewed:
+            raise
+        except StoreUnavailable as failure:
+            self._outages.failed(failure)
+            if self.watch is not None:
+                self.watch.store_failed()
+            raise
 
     # Decisions -------------------------------------------------------------------------------------------------------
 
@@ -163,25 +171,27 @@ class Flows:
     def _decided(
         self, request: Request, conversation: str, max_wait: float, waiter: bool, now: float | None
     ) -> Flow[Decision]:
-        """Ask the store; after it failed or came back, only once this process knows what it remembers."""
         asked = None if self.lending is None else self.lending.loans.asks(request, now)
         borrower = None if asked is None or self.lending is None else (self.lending.loans.process, asked.turn)
         call = self.protocol.decide(
             request, max_wait=max_wait, waiter=waiter, now=now, conversation=conversation, borrower=borrower
         )
-        looks = self.keeper.refresh is not None
-        if looks and self.keeper.suspect and self.keeper.lines:
-            yield from self.keeper.look(self.run, patient=False)
-        try:
-            reply = yield from self.run(call)
-        except StoreRenewed:
-            if looks and self.keeper.lines:
-                yield from self.keeper.look(self.run, patient=False)
-            reply = yield from self.run(call)
+        reply = yield from self._answered(call)
         decision = understood(self.protocol.decision, reply, request, conversation)
         if asked is not None and self.lending is not None:
             understood(self.lending.lent, reply, decision, conversation, asked)
         return decision
+
+    def _answered(self, call: Call) -> Flow[Any]:
+        """The store's answer to a question; after it came back, only once it knows what this process remembers."""
+        if self.keeper.suspect and self.keeper.refresh is not None and self.keeper.lines:
+            yield from self.keeper.look(self.run, patient=False)
+        try:
+            return (yield from self.run(call))
+        except StoreRenewed:
+            if self.keeper.refresh is not None and self.keeper.lines:
+                yield from self.keeper.look(self.run, patient=False)
+            return (yield from self.run(call))
 
     def dry_run(self, request: Request, max_wait: float) -> Flow[DecisionRecord]:
         """What `decide` would answer now, and why; nothing is taken, and nothing is written."""
@@ -189,18 +199,36 @@ class Flows:
         call = self.protocol.dry_run(request, max_wait=max_wait, now=self._now())
         return understood(record_of, (yield from self.run(call)))
 
+    def number(self, request: Request, max_wait: float) -> Flow[str]:
+        """The line of a decision that is waited for. Raises SendBlocked."""
+        if max_wait or self._attended or LOGGER.isEnabledFor(logging.DEBUG):
+            return number_of((yield from self.choose(request, max_wait)))
+        if self.watch is not None and self.watch.wanted():
+            return number_of((yield from self.choose(request, max_wait)))
+        conversation = self.protocol.conversation(request)
+        call = self.protocol.decide(request, max_wait=0.0, waiter=False, now=None, conversation=conversation)
+        try:
+            reply = yield from self._answered(call)
+            if (number := understood(number_in, reply)) is not None:
+                return number  # of an allowed decision nobody wants to know more
+            decision = understood(self.protocol.decision, reply, request, conversation)
+        except StoreUnavailable:
+            self.keeper.suspect = True
+            decision = self.protocol.undecided(request)
+        return number_of(decision)
+
     def choose(self, request: Request, max_wait: float) -> Flow[Decision]:
         """A decision, waited for: a slot is taken at once, in the order of asking, and confirmed when it has come."""
         flow = self._choose(request, max_wait)
         return flow if self.watch is None else self.watch.decision("choose", flow, waited=max_wait != 0)
 
     def _choose(self, request: Request, max_wait: float) -> Flow[Decision]:
-        check_max_wait(max_wait)
-        if self.protocol.policy.mode == "observe":
-            max_wait = 0.0
+        if max_wait != 0:
+            check_max_wait(max_wait)
+            if self.protocol.policy.mode == "observe":
+                max_wait = 0.0
         deadline = time.monotonic() + max_wait
-        waiter = max_wait > 0
-        decision = yield from self._decide(request, max_wait, waiter=waiter)
+        decision = yield from self._decide(request, max_wait, waiter=max_wait > 0)
         while decision.allowed and decision.wait > 0:
             try:
                 yield Wait(decision.wait)

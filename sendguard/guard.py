@@ -17,7 +17,7 @@ from sendguard.alerts.channels import Callback
 from sendguard.alerts.models import Rule, Severity
 from sendguard.alerts.plan import Plan
 from sendguard.background import Background, Finished, after_fork
-from sendguard.flows import keep_failed, number_of
+from sendguard.flows import keep_failed
 from sendguard.lease import Lease
 from sendguard.linq.client import LinqClient
 from sendguard.linq.poller import Poller
@@ -288,7 +288,7 @@ class SendGuard:
         argument that is wrong.
         """
         request = Request.of(to, kind, from_number, exclude, line_type, idempotency_key)
-        return number_of(self._drive(self._flows.choose(request, max_wait)))
+        return self._drive(self._flows.number(request, max_wait))
 
     def sending(
         self,

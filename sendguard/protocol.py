@@ -10,10 +10,11 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from sendguard.lease import Lease
 from sendguard.linq.events import Consent, LineUpdate, MessageFailed, MessageSeen
-from sendguard.models import Decision, Health, Line, LineStatus, Reason
+from sendguard.models import Decision, Health, Line, LineStatus, Reason, SendKind
 from sendguard.policy import LIMIT_NAMES, Policy
 from sendguard.receipt import Receipt, receipt_text
 from sendguard.replies import fields
@@ -73,6 +74,7 @@ class Protocol:
         self._decisions = f"{self.prefix}decisions"
         self._meta = f"{self.prefix}meta"
         self._keys = (f"{self.prefix}lines", *self.index, self._overrides_key)
+        self._deciding_keys = (*self._keys, self._decisions)
         self._transitions = f"{self.prefix}transitions"
         self._revocations = f"{self.prefix}revocations"
         self._span = "0" if lease is None else str(micros(lease.ttl))
@@ -85,6 +87,7 @@ class Protocol:
             str(micros(policy.cool_down)),
         )
         self._policy = "".join(f"{field}|" for field in policy_fields)
+        self._asked = lru_cache(maxsize=256)(self._settings_of)
 
     def _call(
         self,
@@ -95,7 +98,7 @@ class Protocol:
         repeatable: bool = True,
     ) -> Call:
         clock = "" if now is None else str(micros(now))
-        return Call(script, self._keys, keys, self._policy, (clock, *args), repeatable)
+        return Call(script, self._keys, keys, (self._policy,), (clock, *args), repeatable)
 
     def key(self, name: str) -> str:
         """A key of the pool."""
@@ -146,28 +149,46 @@ class Protocol:
         digest = conversation or self.conversation(request)
         key = request.idempotency_key
         remember = waiter or key is not None
-        keys: tuple[str, ...] = (self._key("r", digest), self._decisions)
+        keys: tuple[str, ...] = (f"{self.prefix}r:{digest}",)
         calls_back = borrower is not None or request.place == "sent"
         if remember or calls_back:
             answer = "" if not remember else self._answer(digest, request.decision_id if key is None else key)
             keys = (*keys, self._key("i", answer), self._revocations) if calls_back else (*keys, self._key("i", answer))
-        binds = "0" if len(request.recipients) > 1 or request.override_optout else "1"
+        binds = len(request.recipients) <= 1 and not request.override_optout
+        settings_of = self._asked if now is None else self._settings_of
+        settings = settings_of(request.place, request.kind, request.line_type, remember, max_wait, binds, now)
+        args: tuple[str, ...] = (request.decision_id,)
+        if borrower is not None or request.from_number or request.exclude:
+            lends = "" if borrower is None else f"{borrower[0]}|{borrower[1]}|{self._span}|{self._most}"
+            args = (request.decision_id, request.from_number or "", lends, *request.exclude)
+        return Call(scripts.DECIDE, self._deciding_keys, keys, settings, args, remember)
+
+    def _settings_of(
+        self,
+        place: str,
+        kind: SendKind,
+        line_type: str | None,
+        remember: bool,
+        max_wait: float,
+        binds: bool,
+        now: float | None,
+    ) -> tuple[str, ...]:
+        """What a decision has in common with others: the policy, the clock, and what is asked."""
         asked = (
-            f"{request.place or request.kind.value}|{LINE_TYPES[request.line_type]}|{'1' if remember else '0'}|"
-            f"{micros(max_wait) if max_wait else 0}|{binds}|{self._recorded}"
+            place or kind.value,
+            LINE_TYPES[line_type],
+            "1" if remember else "0",
+            str(micros(max_wait)),
+            "1" if binds else "0",
+            self._recorded,
         )
-        lends = "" if borrower is None else f"{borrower[0]}|{borrower[1]}|{self._span}|{self._most}"
-        args: tuple[str, ...] = (asked, request.decision_id)
-        if lends or request.from_number or request.exclude:
-            args = (*args, request.from_number or "", lends, *request.exclude)
-        return self._call(scripts.DECIDE, now, keys, args, repeatable=remember)
+        return self._policy, "" if now is None else str(micros(now)), "|".join(asked)
 
     def dry_run(self, request: Request, *, max_wait: float, now: float | None) -> Call:
         """What `decide` would do now, as its record; nothing is written, so the overrides ride along."""
         call = self.decide(request, max_wait=max_wait, waiter=False, now=now)
         own = "=" + "".join(f"{number}={limits};" for number, limits in self._overrides.items())
-        clock, asked, decision_id, *_ = call.args
-        return call._replace(args=(clock, asked, decision_id, request.from_number or "", own, *request.exclude))
+        return call._replace(args=(request.decision_id, request.from_number or "", own, *request.exclude))
 
     def decision(self, reply: bytes | str, request: Request, conversation: str | None = None) -> Decision:
         """The answer of `decide`, under the policy's mode. conversation: as there."""

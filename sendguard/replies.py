@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -19,6 +20,16 @@ def fields(reply: bytes | str) -> list[str]:
     """The fields of one reply of a script."""
     text = reply.decode() if isinstance(reply, bytes) else reply
     return text.split("|")
+
+
+_ALLOWED = re.compile(r"1\|(\+[0-9]+)\|[a-z_]+\|0\|(?:[^|]*\|){8}[^|]*", re.ASCII)
+
+
+def number_in(reply: bytes | str) -> str | None:
+    """The line that an answer of `decide` allows to send from at once; None where there is more to it."""
+    text = reply.decode() if isinstance(reply, bytes) else reply
+    found = _ALLOWED.fullmatch(text)
+    return None if found is None else found[1]
 
 
 def texts(reply: Iterable[bytes | str]) -> list[str]:

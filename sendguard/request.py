@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from sendguard.background import after_fork
 from sendguard.linq.payloads import is_e164
 from sendguard.models import SendKind
 
@@ -14,6 +15,33 @@ MAX_RECIPIENTS = 31
 """Handles in one `to` (POST /v3/chats)."""
 
 _EMAIL = re.compile(r"[!-+\--?A-~]{1,64}@[!-+\--?A-~]{1,189}")
+
+
+class _Ids:
+    """Random ids of 24 characters, for which the system is asked once for many. A forked process draws its own."""
+
+    _BYTES, _AT_ONCE = 12, 256
+
+    def __init__(self) -> None:
+        self._drawn: list[str] = []
+        after_fork(self, _Ids._forget)
+
+    def _forget(self) -> None:
+        self._drawn = []
+
+    def draw(self) -> str:
+        """One that nobody else has."""
+        try:
+            return self._drawn.pop()
+        except IndexError:
+            text, size = os.urandom(self._BYTES * self._AT_ONCE).hex(), 2 * self._BYTES
+            first, *others = (text[at : at + size] for at in range(0, len(text), size))
+            self._drawn += others
+            return first
+
+
+draw_id: Callable[[], str] = _Ids().draw
+"""A random id of 24 characters."""
 
 _KINDS: dict[str, SendKind] = {kind.value: kind for kind in SendKind}
 
@@ -106,7 +134,7 @@ class Request(NamedTuple):
             raise ValueError("kind must be 'chat' or 'voice_memo'")
         recipients = check_recipients(to)
         number = None if from_number is None else check_number("from_number", from_number)
-        return cls(recipients, send_kind, number, excluded, line_type, idempotency_key, os.urandom(12).hex())
+        return cls(recipients, send_kind, number, excluded, line_type, idempotency_key, draw_id())
 
     @classmethod
     def in_chat(cls, chat: Chat, kind: SendKind, idempotency_key: str | None, *, override_optout: bool) -> Request:
@@ -118,7 +146,7 @@ class Request(NamedTuple):
             exclude=(),
             line_type=None,
             idempotency_key=idempotency_key,
-            decision_id=os.urandom(12).hex(),
+            decision_id=draw_id(),
             place="in_chat",
             conversation=chat.conversation,
             override_optout=override_optout or chat.is_group,

@@ -44,6 +44,10 @@ class Watch:
         self._counts = None if metrics is None else metrics.of(pool)
         self._spans = spans
 
+    def wanted(self) -> bool:
+        """Whether anybody looks at decisions now."""
+        return self._counts is not None or (self._spans is not None and self._spans.wanted())
+
     def decision(self, name: str, flow: Watched[Decision], *, waited: bool) -> Watched[Decision]:
         """A decision under way. waited: whether its caller gave a max_wait."""
         if self._counts is not None:

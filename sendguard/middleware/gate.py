@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -25,7 +24,7 @@ from sendguard.middleware.requests import (
 )
 from sendguard.middleware.sending import quietly, settle, was_paid_before
 from sendguard.models import Decision, Outcome, Reason
-from sendguard.request import Chat, Request
+from sendguard.request import Chat, Request, draw_id
 from sendguard.steps import Act, Flow
 
 _CHATS, _CHAT_TTL = 100_000, 600.0
@@ -82,7 +81,7 @@ class Gate:
         may_move = requested is not None and self._rewrite_from
         decision = yield from self._flows.choose(ask, 0.0 if may_move else self._max_wait)
         if may_move and not decision.allowed and decision.reason not in _FINAL:
-            ask = ask._replace(from_number=None, decision_id=os.urandom(12).hex())
+            ask = ask._replace(from_number=None, decision_id=draw_id())
             decision = yield from self._flows.choose(ask, self._max_wait)
         number = number_of(decision)
         changed = request if number == requested else with_body(request, {**body, "from": number})
@@ -153,7 +152,7 @@ class Gate:
         self._learn(answer.get("chat_id"), number, ask.recipients)
         if number != decision.from_number:
             yield from quietly(self._flows.report(decision, Outcome(False)))
-            sent = ask._replace(from_number=number, place="sent", exclude=(), decision_id=os.urandom(12).hex())
+            sent = ask._replace(from_number=number, place="sent", exclude=(), decision_id=draw_id())
             yield from self._flows.decide(sent)
 
     # All of them -----------------------------------------------------------------------------------------------------
@@ -179,7 +178,7 @@ class Gate:
         """The SDK may try this send again under the same decision, so that it pays once (law 8)."""
         key = ask.idempotency_key
         if key is None:
-            key = os.urandom(12).hex()
+            key = draw_id()
             remember = self._protocol.remember_answer(decision, key)
             if remember is None:
                 return

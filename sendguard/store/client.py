@@ -169,7 +169,7 @@ class Store:
             reply = self._take(hop, expires)
         except Exception as error:
             reply = self._mended(call, error, expires)
-        return self._connector.read(call, reply)
+        return reply if isinstance(call, Call) else self._connector.read(call, reply)
 
     def _mended(self, call: Call | Command, error: Exception, expires: float) -> Reply:
         hops = route(call, self._primary)
@@ -342,7 +342,7 @@ class AsyncStore:
             reply = await self._take(hop, expires)
         except Exception as error:
             reply = await self._mended(call, error, expires)
-        return self._connector.read(call, reply)
+        return reply if isinstance(call, Call) else self._connector.read(call, reply)
 
     async def _mended(self, call: Call | Command, error: Exception, expires: float) -> Reply:
         hops = route(call, self._primary)

@@ -15,7 +15,7 @@ from redis.sentinel import Sentinel
 
 from sendguard.store.address import Address, Target, split_slots
 from sendguard.store.route import NotSent, Primary
-from sendguard.store.scripts import Call, Command
+from sendguard.store.scripts import Command
 from sendguard.store.timed import timed
 
 CLUSTER_SLOTS = ("CLUSTER", "SLOTS")
@@ -66,10 +66,8 @@ class Connector:
         where = {} if address is None else {"host": address[0], "port": address[1]}
         return self._class(**{**self._kwargs, **where})
 
-    def read(self, call: Call | Command, reply: Any) -> Any:
+    def read(self, call: Command, reply: Any) -> Any:
         """A reply as redis-py's client gives it, which is the same in every version of the protocol."""
-        if not isinstance(call, Command):
-            return reply
         reader = self._readers.get(call.args[0])
         return reply if reader is None else reader(reply)
 

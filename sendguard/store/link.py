@@ -69,13 +69,13 @@ class Link:
         connection, sock, reader = self.connection, self._sock, self._reader
         sock.expires = expires
         if hop.asking:
-            connection.send_packed_command(ASKING)
+            connection.send_packed_command([ASKING])
             connection.read_response()
         if reader is None or reader.has_data():
             # What execute_command adds (retries, routing, events) is not wanted here.
-            connection.send_packed_command(hop.pieces)
+            connection.send_packed_command([hop.data])
             return connection.read_response()
-        reply = text_in(reader, self._buffer, sock.exchange(b"".join(hop.pieces), self._buffer))
+        reply = text_in(reader, self._buffer, sock.exchange(hop.data, self._buffer))
         return connection.read_response() if reply is None else reply
 
     def disconnect(self) -> None:
@@ -110,16 +110,16 @@ class AsyncLink:
             raise TimeoutError("timed out")
         lean = tap is not None and not hop.asking and (not tap.passed_on or await self.is_quiet())
         if tap is not None and lean:
-            data = await tap.exchange(b"".join(hop.pieces), expires)
+            data = await tap.exchange(hop.data, expires)
             reply = text_in(self._reader, data, len(data))
             if reply is not None:
                 return reply
         async with until(expires):
             if hop.asking:
-                await connection.send_packed_command(ASKING)
+                await connection.send_packed_command([ASKING])
                 await connection.read_response()
             if not lean:
-                await connection.send_packed_command(hop.pieces)
+                await connection.send_packed_command([hop.data])
             return await connection.read_response()
 
     async def disconnect(self) -> None:

@@ -55,7 +55,7 @@ class Hop(NamedTuple):
     wary: raise `Renewed` instead of connecting anew where a connection was lost.
     """
 
-    pieces: list[bytes]
+    data: bytes
     address: Address | None
     asking: bool
     wary: bool
@@ -84,8 +84,8 @@ Route = Generator[Hop | Pause, Reply, Reply]
 def first_hop(call: Call | Command, primary: Primary) -> Hop:
     """How a call is tried first."""
     if isinstance(call, Call):
-        pieces = fcall(call) if primary.functions else evalsha(call)
-        return Hop(pieces, primary.address, False, primary.watched and call.script is DECIDE)
+        data = fcall(call) if primary.functions else evalsha(call)
+        return Hop(data, primary.address, False, primary.watched and call.script is DECIDE)
     return Hop(command(call), primary.address, False, False)
 
 
@@ -95,22 +95,22 @@ def route(call: Call | Command, primary: Primary) -> Route:
     What the store may have carried out is sent again only where that does no harm (`Call.repeatable`); so a lost reply
     never spends twice.
     """
-    pieces, _, _, wary = first_hop(call, primary)
+    data, _, _, wary = first_hop(call, primary)
     ask: Address | None = None
     redirects, again, loads, as_script = 0, True, False, False
     while True:
         try:
-            reply = yield Hop(pieces, ask or primary.address, ask is not None, wary)
+            reply = yield Hop(data, ask or primary.address, ask is not None, wary)
             if not loads or not isinstance(call, Call):
                 return reply
-            loads, pieces = False, fcall(call)
+            loads, data = False, fcall(call)
             continue  # to the same server
         except Renewed:
             raise
         except NoScriptError:
             if not isinstance(call, Call) or redirects >= _MAX_REDIRECTS:
                 raise
-            redirects, pieces = redirects + 1, eval_source(call)
+            redirects, data = redirects + 1, eval_source(call)
             continue
         except AskError as error:  # of which MovedError is a kind
             redirects += 1
@@ -144,9 +144,9 @@ def route(call: Call | Command, primary: Primary) -> Route:
                 raise
             redirects, loads = redirects + 1, False
             if _FUNCTION_MISSING in str(error) and primary.functions:
-                loads, pieces = True, load_library(call)
+                loads, data = True, load_library(call)
             elif any(text in str(error) for text in _NO_FUNCTIONS):
-                primary.functions, as_script, pieces = False, True, evalsha(call)
+                primary.functions, as_script, data = False, True, evalsha(call)
             else:
                 raise
             continue

@@ -113,7 +113,9 @@ PUT_BACK = SCRIPTS["put_back"]
 
 
 class Call(NamedTuple):
-    """One run of a script. Its KEYS are the pool's and then its own; its ARGV the policy and then its own.
+    """One run of a script. Its KEYS are the pool's and then its own; its ARGV the settings and then its own.
+
+    pool_keys, settings: what many calls have in common, which is packed once. The policy is the first of the settings.
 
     repeatable: whether running it twice does what running it once does.
     """
@@ -121,7 +123,7 @@ class Call(NamedTuple):
     script: Script
     pool_keys: tuple[str, ...]
     keys: tuple[str, ...]
-    policy: str
+    settings: tuple[str, ...]
     args: tuple[str, ...]
     repeatable: bool = True
 

@@ -40,7 +40,7 @@ class TimedSocket:
             data = data[_sent_at_once(self.plain, data) :]
         if data:
             self.plain.sendall(data)
-        self._keep()
+            self._keep()
         count: int = self.plain.recv_into(buffer)
         return count
 

@@ -10,7 +10,7 @@ from sendguard.store.scripts import Call, Command
 def words(verb: str, script: str, call: Call) -> tuple[str | int, ...]:
     """The command that runs a call. verb, script: FCALL and a function, EVALSHA and a digest, EVAL and a source."""
     keys = (*call.pool_keys, *call.keys)
-    return (verb, script, len(keys), *keys, call.policy, *call.args)
+    return (verb, script, len(keys), *keys, *call.settings, *call.args)
 
 
 _LENGTHS = [f"${length}\r\n" for length in range(1024)]
@@ -28,39 +28,43 @@ def _pack(texts: tuple[str, ...]) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])
 
 
+_packed_once = lru_cache(maxsize=256)(_pack)
+
+
 @lru_cache(maxsize=256)
 def _head(verb: str, script: str, keys: int, parts: int, pool_keys: tuple[str, ...]) -> bytes:
     return b"*%d\r\n" % (3 + parts) + _pack((verb, script, str(keys), *pool_keys))
 
 
-def _run(verb: str, name: str, call: Call) -> list[bytes]:
-    keys = len(call.pool_keys) + len(call.keys)
-    head = _head(verb, name, keys, keys + 1 + len(call.args), call.pool_keys)
-    return [head + _pack((*call.keys, call.policy, *call.args))]
+def _run(verb: str, name: str, call: Call) -> bytes:
+    _, pool_keys, own_keys, settings, args, _ = call
+    keys = len(pool_keys) + len(own_keys)
+    head = _head(verb, name, keys, keys + len(settings) + len(args), pool_keys)
+    return b"".join((head, _pack(own_keys), _packed_once(settings), _pack(args)))
 
 
-def fcall(call: Call) -> list[bytes]:
-    """The FCALL command of a call, in pieces to send one after the other."""
+def fcall(call: Call) -> bytes:
+    """The FCALL command of a call."""
     return _run("FCALL", call.script.function, call)
 
 
-def evalsha(call: Call) -> list[bytes]:
+def evalsha(call: Call) -> bytes:
     """The EVALSHA command of a call."""
     return _run("EVALSHA", call.script.sha, call)
 
 
-def load_library(call: Call) -> list[bytes]:
+def load_library(call: Call) -> bytes:
     """What gives a server a call's functions. (`REPLACE`: another process may just have done the same.)"""
     return command(Command(("FUNCTION LOAD", "REPLACE", call.script.library.source)))
 
 
-def command(call: Command) -> list[bytes]:
-    """A plain command, in pieces to send one after the other. Its name may be two words, as `CONFIG GET`."""
+def command(call: Command) -> bytes:
+    """A plain command. Its name may be two words, as `CONFIG GET`."""
     args = (*call.args[0].split(), *call.args[1:])
-    return [b"*%d\r\n" % len(args), _pack(args)]
+    return b"*%d\r\n" % len(args) + _pack(args)
 
 
-def eval_source(call: Call) -> list[bytes]:
+def eval_source(call: Call) -> bytes:
     """The EVAL command of a call, for a server that does not know its script."""
     return command(Command(tuple(map(str, words("EVAL", call.script.source, call)))))
 

@@ -1,6 +1,6 @@
 -- Decide one send: which line may carry it, or why none may and when to ask again.
 --
--- KEYS: 6 recipient; 7 decisions (stream); 8 remembered answer (there if one is asked for); 9 revocations (stream; there if
+-- KEYS: 6 decisions (stream); 7 recipient; 8 remembered answer (there if one is asked for); 9 revocations (stream; there if
 --   something is to be lent, or the send has left).
 -- ARGV: 3 what is asked: kind, 'in_chat' for a send into a chat that lives on `from_number`, 'sent' for one that left from
 --   there unasked and is only counted, or 'late' for one that was decided without the store, which moves no conversation|
@@ -26,5 +26,5 @@ if dry then
 end
 local answer = decide()
 if dry then return record() end
-if recorded then call('XADD', KEYS[7], 'MAXLEN', '~', '10000', '*', 'decision', record()) end
+if recorded then call('XADD', KEYS[6], 'MAXLEN', '~', '10000', '*', 'decision', record()) end
 return answer

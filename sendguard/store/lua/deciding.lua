@@ -32,7 +32,7 @@ local function looked(number, why, at)
 end
 
 local function record()
-  return told .. '|' .. kind .. '|' .. (class or '') .. '|' .. sub(KEYS[6], -16) .. '|' .. memory .. '|' .. NOW .. '|'
+  return told .. '|' .. kind .. '|' .. (class or '') .. '|' .. sub(KEYS[7], -16) .. '|' .. memory .. '|' .. NOW .. '|'
     .. considered
 end
 
@@ -104,7 +104,7 @@ local function replay(recipient)
     save(line)
     local window = recipient.windows[number]
     if window then recipient.windows[number] = window_remove(window, limits_of(line)[12], at, 1) end
-    write_recipient(KEYS[6], recipient)
+    write_recipient(KEYS[7], recipient)
     call('DEL', KEYS[8])
   end
   memory = 'void'
@@ -187,7 +187,7 @@ local function call_back(number)
 end
 
 local function decide()
-  local recipient = read_recipient(KEYS[6])
+  local recipient = read_recipient(KEYS[7])
   local home = recipient.lines[1]
   if binds and recipient.consent < 0 then
     return deny(read_line(from ~= '' and from or home or '') or choose(recipient), 'opted_out')
@@ -240,7 +240,7 @@ local function decide()
   recipient.windows[number] = window_add(recipient.windows[number], limits[11], limits[12], at, 1)
   if order ~= '' then loan = lend(order, line, recipient, at, starts) end
   save(line)
-  write_recipient(KEYS[6], recipient)
+  write_recipient(KEYS[7], recipient)
   if remember then
     remembered(number, reason, starts, previous or '', ARGV[4], tat, cost, at, now)
   end
