@@ -21,7 +21,9 @@ from sendguard import AsyncSendGuard, SendGuard
 PING, EMPTY, ASYNC_PING = "PING", "empty EVALSHA", "PING, asyncio"
 SCRIPT = ("evalsha",)
 SYNC, ASYNC = "sendguard", "sendguard, asyncio"
-KINDS = (STICKY, NEW, STICKY + KEYED)
+KINDS = {"direct": (STICKY, NEW, STICKY + KEYED), "unrecorded": (STICKY,)}
+"""What is decided, by mode; and what a row's name says of the mode."""
+LABELS = {"direct": "", "unrecorded": ", not recorded"}
 HANDWRITTEN = "hand-written guard"
 LIMITS, THROTTLED = "limits: moving window, one key", "throttled-py: token bucket, one key"
 ROUTER, ROUTER_CHECKED = "LiteLLM Router: choice", "LiteLLM Router: choice, pre-call check"
@@ -78,8 +80,8 @@ def guards(place: Place, mode: str = "direct") -> Iterator[Contender]:
     guard = place.stack.enter_context(SendGuard(place.url, pool=pool, refresh=None, **guard_options(mode)))
     add_lines(guard, place.lines)
     for what, call in decisions(guard):
-        if what in KINDS:
-            yield place.contender(f"{SYNC}: {what}", call)
+        if what in KINDS[mode]:
+            yield place.contender(f"{SYNC}: {what}{LABELS[mode]}", call)
 
 
 def async_guards(place: Place, mode: str = "direct") -> Iterator[Contender]:
@@ -91,10 +93,11 @@ def async_guards(place: Place, mode: str = "direct") -> Iterator[Contender]:
     guard_ = AsyncSendGuard(place.url, pool=pool, refresh=None, **guard_options(mode))
     place.stack.callback(lambda: place.loop.run_until_complete(client.aclose()))
     place.stack.callback(lambda: place.loop.run_until_complete(guard_.close()))
-    yield place.contender(ASYNC_PING, client.ping, commands=("ping",), loop=place.loop)
+    if mode == "direct":
+        yield place.contender(ASYNC_PING, client.ping, commands=("ping",), loop=place.loop)
     for what, call in decisions(guard_):
-        if what in KINDS:
-            yield place.contender(f"{ASYNC}: {what}", call, loop=place.loop)
+        if what in KINDS[mode]:
+            yield place.contender(f"{ASYNC}: {what}{LABELS[mode]}", call, loop=place.loop)
 
 
 def handwritten(place: Place) -> Iterator[Contender]:
@@ -181,8 +184,9 @@ def _end_unused_loop() -> None:
 def contenders(place: Place, *, others: bool) -> Iterator[Contender]:
     """All of them, the PINGs next to what is compared with them. others: those of other libraries as well."""
     yield from floor(place)
-    yield from guards(place)
-    yield from async_guards(place)
+    for mode in KINDS:
+        yield from guards(place, mode)
+        yield from async_guards(place, mode)
     yield from handwritten(place)
     if others:
         yield from limiters(place)

@@ -40,7 +40,11 @@ def every_rule() -> Policy:
     )
 
 
-MODES: dict[str, Callable[[], dict[str, Any]]] = {"direct": dict, "leased": lambda: {"lease": Lease()}}
+MODES: dict[str, Callable[[], dict[str, Any]]] = {
+    "direct": dict,
+    "unrecorded": lambda: {"record_decisions": False},
+    "leased": lambda: {"lease": Lease()},
+}
 """How a guard decides, by name: what the constructor is given for it, made anew for each guard."""
 
 

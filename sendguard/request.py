@@ -29,18 +29,22 @@ class _Ids:
     def _forget(self) -> None:
         self._drawn = []
 
+    def stock(self) -> None:
+        """Draw many ahead."""
+        text, size = os.urandom(self._BYTES * self._AT_ONCE).hex(), 2 * self._BYTES
+        self._drawn += [text[at : at + size] for at in range(0, len(text), size)]
+
     def draw(self) -> str:
         """One that nobody else has."""
-        try:
-            return self._drawn.pop()
-        except IndexError:
-            text, size = os.urandom(self._BYTES * self._AT_ONCE).hex(), 2 * self._BYTES
-            first, *others = (text[at : at + size] for at in range(0, len(text), size))
-            self._drawn += others
-            return first
+        while True:
+            try:
+                return self._drawn.pop()
+            except IndexError:
+                self.stock()
 
 
-draw_id: Callable[[], str] = _Ids().draw
+IDS = _Ids()
+draw_id: Callable[[], str] = IDS.draw
 """A random id of 24 characters."""
 
 _KINDS: dict[str, SendKind] = {kind.value: kind for kind in SendKind}

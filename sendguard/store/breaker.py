@@ -11,10 +11,12 @@ PROBE_EVERY = 0.2
 class Breaker:
     """Closed while the store works; open after `FAILURES` in a row. Times are of a monotonic clock, in seconds.
 
+    failing: whether the last call failed; while none has, there is nothing to ask it and nothing to tell it.
     Safe between threads: the worst that a race can do is to let one more probe through.
     """
 
     def __init__(self) -> None:
+        self.failing = False
         self._failures = 0
         self._probe_at = 0.0
 
@@ -29,9 +31,11 @@ class Breaker:
 
     def failed(self, now: float) -> None:
         """Note that the store did not answer."""
+        self.failing = True
         self._failures += 1
         self._probe_at = now + PROBE_EVERY
 
     def worked(self) -> None:
         """Note that the store answered."""
+        self.failing = False
         self._failures = 0

@@ -113,10 +113,6 @@ class _Idle(Generic[L]):
         return [link for some in kept.values() for link in some]
 
 
-def _expiry(call: Call | Command, expires: float) -> float:
-    return expires + call.blocks if isinstance(call, Command) else expires
-
-
 class Store:
     """The state of a pool in Redis, Valkey or memory.
 
@@ -149,16 +145,21 @@ class Store:
         expires: when to give up, in `time.monotonic()`'s seconds; None for the store's timeout from now.
         """
         now = time.monotonic()
-        if not self.breaker.allows(now):
+        if self.breaker.failing and not self.breaker.allows(now):
             raise StoreUnavailable(_OPEN)
+        if expires is None:
+            expires = now + self._timeout
+        if isinstance(call, Command):
+            expires += call.blocks
         try:
-            reply = self._routed(call, _expiry(call, now + self._timeout if expires is None else expires))
+            reply = self._routed(call, expires)
         except Exception as error:
             failure = _failure(error)
             if type(failure) is StoreUnavailable:
                 self.breaker.failed(time.monotonic())
             raise failure from None
-        self.breaker.worked()
+        if self.breaker.failing:
+            self.breaker.worked()
         return reply
 
     def _routed(self, call: Call | Command, expires: float) -> Reply:
@@ -321,16 +322,21 @@ class AsyncStore:
     async def run(self, call: Call | Command, expires: float | None = None) -> Reply:
         """As `Store.run`."""
         now = time.monotonic()
-        if not self.breaker.allows(now):
+        if self.breaker.failing and not self.breaker.allows(now):
             raise StoreUnavailable(_OPEN)
+        if expires is None:
+            expires = now + self._timeout
+        if isinstance(call, Command):
+            expires += call.blocks
         try:
-            reply = await self._routed(call, _expiry(call, now + self._timeout if expires is None else expires))
+            reply = await self._routed(call, expires)
         except Exception as error:
             failure = _failure(error)
             if type(failure) is StoreUnavailable:
                 self.breaker.failed(time.monotonic())
             raise failure from None
-        self.breaker.worked()
+        if self.breaker.failing:
+            self.breaker.worked()
         return reply
 
     async def _routed(self, call: Call | Command, expires: float) -> Reply:

@@ -20,8 +20,8 @@ local policy, tiers, on_flagged, overridden, cool_down, policy_text
 local own_limits, own_text  -- those of one line under this policy, and the overrides that they are of
 local byte, char, find, format, gmatch, match, sub, ceil, floor, max, min  -- which may not be looked up before a run
 
--- Lua's own tostring would round a time to 14 digits.
-local function int(x) return format('%.0f', x) end
+-- A whole number as text. Lua's own tostring would round a time to 14 digits.
+local function int(x) return format('%d', x) end
 
 -- The same for a time that mostly is the present.
 local function moment(at) return at == now and NOW or int(at) end

@@ -2,8 +2,8 @@
 --
 -- A record, in bytes: 1 a letter, 'y' if neither status, assignment, pause nor cooling down is in the way ('n': look), a
 -- capital where processes hold some of its budget; 2 tier; 3 class (of its type); 4 place (the index set that holds it, 0
--- for none); 5-11 when it was last used; 12-18 the theoretical arrival time of its token bucket; 19-20 and 21-22 how long
--- the windows of daily_volume and new_conversations are. Then what is lent and a '!', where there is any; both windows; and
+-- for none); 5-11 when it was last used; 12-13 and 14-15 how long the windows of daily_volume and new_conversations are;
+-- 16-22 the theoretical arrival time of its token bucket. Then what is lent and a '!', where there is any; both windows; and
 -- what observations told, which a send of a line that stands does not read. Of that, status and health are as the API spelt
 -- them, '' if it never said; paused: until when (NEVER: until resumed); changed: when the health last changed.
 
@@ -24,7 +24,7 @@ local LETTERS = { [121] = { true, false }, [89] = { true, true }, [110] = { fals
 local function read_line(number)
   local raw = call('HGET', KEYS[1], number)
   if not raw then return nil end
-  local letter, tier, class, place, a, b, c, d, e, f, g, h, i, j, k, l, m, n, v, w, x, y = byte(raw, 1, 22)
+  local letter, tier, class, place, a, b, c, d, e, f, g, v, w, x, y, h, i, j, k, l, m, n = byte(raw, 1, 22)
   local lent, at = '', 23
   local letters = LETTERS[letter]
   if letters[2] then
@@ -151,8 +151,8 @@ local function ready_at(line, starts)
   return at, why
 end
 
--- A time in 7 bytes.
-local function pack_time(n)
+-- The 7 bytes of a time.
+local function bytes_of(n)
   local g = n % 256
   n = (n - g) / 256
   local f = n % 256
@@ -165,7 +165,7 @@ local function pack_time(n)
   n = (n - c) / 256
   local b = n % 256
   n = (n - b) / 256
-  return char(n < 255 and n or 255, b, c, d, e, f, g)
+  return n < 255 and n or 255, b, c, d, e, f, g
 end
 
 -- The index: of each line type a sorted set of lines. A score is where its slot begins, of which there is one for each
@@ -194,7 +194,7 @@ local function save(line)
       time = line.used
       if why and at > time then time = at < WIDTH and at or WIDTH - 1 end
     end
-    call('ZADD', KEYS[1 + place], SLOTS[slot] + time, line.number)
+    call('ZADD', KEYS[1 + place], int(SLOTS[slot] + time), line.number)
   end
   local lent, letter = '', line.stands and 121 or 110
   if line.lent ~= '' or line.loans then
@@ -204,9 +204,10 @@ local function save(line)
     end
     if lent ~= '' then lent, letter = lent .. '!', letter - 32 end
   end
-  local w, y = #line.volume % 256, #line.starts % 256
-  call('HSET', KEYS[1], line.number, char(letter, line.tier, line.class, place) .. pack_time(line.used) .. pack_time(line.tat)
-    .. char((#line.volume - w) / 256, w, (#line.starts - y) / 256, y) .. lent .. line.volume .. line.starts .. line.told)
+  local volume, starts = line.volume, line.starts
+  local w, y = #volume % 256, #starts % 256
+  call('HSET', KEYS[1], line.number, char(letter, line.tier, line.class, place, bytes_of(line.used))
+    .. char((#volume - w) / 256, w, (#starts - y) / 256, y, bytes_of(line.tat)) .. lent .. volume .. starts .. line.told)
 end
 
 -- Take n tokens, of what a line's bucket may give by itself, at a time. Returns the cost of one.

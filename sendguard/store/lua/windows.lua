@@ -50,7 +50,7 @@ end
 
 local function window_trim(w, per)
   local i, total, size = 11, nil, #w
-  while i <= size and time_at(w, i) * 1000 + per <= now do
+  while i < size and time_at(w, i) * 1000 + per <= now do
     total = (total or total_of(w)) - count_at(w, i)
     i = i + 9
   end
@@ -61,6 +61,7 @@ end
 
 -- When the window next has room for one more: 0 or a past time if it has room now.
 local function window_free_at(w, limit, per)
+  if w == '' and limit > 0 then return 0 end
   local total = total_of(w)
   if total < limit then return 0 end
   local i = 11
@@ -78,13 +79,15 @@ local function window_add(w, limit, per, at, n)
   local new, ms = stamp(at)
   if w == '' then return new .. pack_total(n) .. new .. pack_count(n) end
   local last = #w - 8
-  local newest = time_at(w, last)
+  local a, b, c, d, e, f, g, h, i, j = byte(w, 1, 10)
+  local started, total = ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f, ((g * 256 + h) * 256 + i) * 256 + j
+  a, b, c, d, e, f, g, h, i = byte(w, last, last + 8)
+  local newest, count = ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f, (g * 256 + h) * 256 + i
   if ms < newest then ms, new = newest, sub(w, last, last + 5) end
-  local total = pack_total(total_of(w) + n)
-  if ms - time_at(w, 1) <= (limit > 64 and per / 64000 or 0) then
-    return sub(w, 1, 6) .. total .. sub(w, 11, last - 1) .. new .. pack_count(count_at(w, last) + n)
+  if ms - started <= (limit > 64 and per / 64000 or 0) then
+    return sub(w, 1, 6) .. pack_total(total + n) .. sub(w, 11, last - 1) .. new .. pack_count(count + n)
   end
-  return new .. total .. sub(w, 11) .. new .. pack_count(n)
+  return new .. pack_total(total + n) .. sub(w, 11) .. new .. pack_count(n)
 end
 
 -- Take back n events that were counted at a time, as far as they still count.
