@@ -6,12 +6,13 @@ import pytest
 
 from benchmarks import acknowledged, against, tables
 from benchmarks.against import Plan
-from benchmarks.peers import ASYNC, ASYNC_PING, EMPTY, HANDWRITTEN, KINDS, PING, SYNC
+from benchmarks.peers import ASYNC, ASYNC_PING, EMPTY, HANDWRITTEN, KINDS, LABELS, PING, SYNC
 from benchmarks.series import Series
 from benchmarks.servers import serve
 
 TINY = Plan(lines=(1, 10), rounds=2, calls=3, warm_calls=3, others=False)
-ROWS = [PING, EMPTY, ASYNC_PING, HANDWRITTEN, *(f"{way}: {kind}" for way in (SYNC, ASYNC) for kind in KINDS)]
+GUARDS = [f"{way}: {kind}{LABELS[mode]}" for way in (SYNC, ASYNC) for mode, kinds in KINDS.items() for kind in kinds]
+ROWS = [PING, EMPTY, ASYNC_PING, HANDWRITTEN, *GUARDS]
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def first_hop(call: Call | Command, primary: Primary) -> Hop:
     """How a call is tried first."""
     if isinstance(call, Call):
         data = fcall(call) if primary.functions else evalsha(call)
-        return Hop(data, primary.address, False, primary.watched and call.script is DECIDE)
+        return Hop(data, primary.address, False, primary.watched and call.script.name == DECIDE.name)
     return Hop(command(call), primary.address, False, False)
 
 
