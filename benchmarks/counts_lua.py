@@ -29,7 +29,7 @@ function(ask)
   end
   local functions = {}
   redis = {
-    register_function = function(name, run) functions[name] = run end,
+    register_function = function(told) functions[told.function_name] = told.callback end,
     error_reply = function(text) return { err = text } end,
     status_reply = function(text) return { ok = text } end,
     call = function(...)  -- what it takes to ask from here is not the script's

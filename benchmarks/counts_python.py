@@ -22,7 +22,6 @@ import sendguard
 from benchmarks.counts_pools import LINES, Async, Pools, Sync
 from benchmarks.counts_rows import Row
 from benchmarks.counts_store import Counts, least
-from sendguard.request import IDS
 
 PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor}"
 _OWN = str(Path(sendguard.__file__).parent)
@@ -126,7 +125,6 @@ def count_work(pools: Pools, row: Row, kind: type[Sync] | type[Async]) -> tuple[
 
     def ready() -> Call:
         pools.renew(LINES[0])
-        IDS.stock()
         return do.call(row.prepare(do))
 
     gc.disable()

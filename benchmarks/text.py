@@ -17,7 +17,8 @@ order, and what is called with one number of lines runs side by side with its ow
 like the guard's; asyncio's is compared with asyncio's. Every guard has every rule on and records its decisions.
 
 - **sendguard** is `choose_from_number()`, sync and async. Sticky: one of 500 recipients in a conversation; new \
-conversation: a recipient never seen before; with an idempotency key: a new one each time. Not recorded: with `record_decisions=False`.
+conversation: a recipient never seen before; with an idempotency key: a new one each time. Not recorded: with \
+`record_decisions=False`.
 - **hand-written guard** ([handwritten.py](../handwritten.py)): HGETALL of every line in one pipeline, a random one \
 of those that may send, one token of its bucket by a script. It knows neither conversations nor quotas.
 - **limits** and **throttled-py** are asked about one key and choose nothing. They stand in every column, as the PING \

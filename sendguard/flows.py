@@ -171,6 +171,7 @@ class Flows:
     def _decided(
         self, request: Request, conversation: str, max_wait: float, waiter: bool, now: float | None
     ) -> Flow[Decision]:
+        """The store's decision, and what it lent with it."""
         asked = None if self.lending is None else self.lending.loans.asks(request, now)
         borrower = None if asked is None or self.lending is None else (self.lending.loans.process, asked.turn)
         call = self.protocol.decide(
@@ -201,9 +202,8 @@ class Flows:
 
     def number(self, request: Request, max_wait: float) -> Flow[str]:
         """The line of a decision that is waited for. Raises SendBlocked."""
-        if max_wait or self._attended or LOGGER.isEnabledFor(logging.DEBUG):
-            return number_of((yield from self.choose(request, max_wait)))
-        if self.watch is not None and self.watch.wanted():
+        watched = self.watch is not None and self.watch.wanted()
+        if type(max_wait) is not float or max_wait or self._attended or watched or LOGGER.isEnabledFor(logging.DEBUG):
             return number_of((yield from self.choose(request, max_wait)))
         conversation = self.protocol.conversation(request)
         call = self.protocol.decide(request, max_wait=0.0, waiter=False, now=None, conversation=conversation)
@@ -223,10 +223,9 @@ class Flows:
         return flow if self.watch is None else self.watch.decision("choose", flow, waited=max_wait != 0)
 
     def _choose(self, request: Request, max_wait: float) -> Flow[Decision]:
-        if max_wait != 0:
-            check_max_wait(max_wait)
-            if self.protocol.policy.mode == "observe":
-                max_wait = 0.0
+        check_max_wait(max_wait)
+        if self.protocol.policy.mode == "observe":
+            max_wait = 0.0
         deadline = time.monotonic() + max_wait
         decision = yield from self._decide(request, max_wait, waiter=max_wait > 0)
         while decision.allowed and decision.wait > 0:

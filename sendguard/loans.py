@@ -56,7 +56,7 @@ class Loan:
     )  # fmt: skip
 
     def __init__(self, line: str, health: Health, conversation: str, loan: str, asked: Asked, ttl: float) -> None:
-        """loan: as the script `lend` puts it. asked: before it was lent. ttl: seconds that it was lent for."""
+        """loan: as the scripts put it. asked: before it was lent. ttl: seconds that it was lent for."""
         lent, tokens, self.until = loan.split(",")
         self.line, self.health, self.conversation = line, health, conversation
         self.lent, self.tokens, self.left = int(lent), int(tokens), int(lent)
@@ -164,7 +164,7 @@ class Loans:
         return Asked(self._turn, running_time(), now) if _may_be_lent(request) and self.hears else None
 
     def take(self, decision: Decision, conversation: str, loan: str, asked: Asked) -> None:
-        """Take in what was lent with a decision; `loan` is as the script `lend` puts it."""
+        """Take in what was lent with a decision; `loan` is as the scripts put it."""
         line, health = decision.from_number, decision.health
         assert line is not None
         assert health is not None

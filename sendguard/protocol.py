@@ -188,7 +188,9 @@ class Protocol:
         """What `decide` would do now, as its record; nothing is written, so the overrides ride along."""
         call = self.decide(request, max_wait=max_wait, waiter=False, now=now)
         own = "=" + "".join(f"{number}={limits};" for number, limits in self._overrides.items())
-        return call._replace(args=(request.decision_id, request.from_number or "", own, *request.exclude))
+        return call._replace(
+            script=scripts.DRY_RUN, args=(request.decision_id, request.from_number or "", own, *request.exclude)
+        )
 
     def decision(self, reply: bytes | str, request: Request, conversation: str | None = None) -> Decision:
         """The answer of `decide`, under the policy's mode. conversation: as there."""

@@ -22,7 +22,9 @@ def fields(reply: bytes | str) -> list[str]:
     return text.split("|")
 
 
-_ALLOWED = re.compile(r"1\|(\+[0-9]+)\|[a-z_]+\|0\|(?:[^|]*\|){8}[^|]*", re.ASCII)
+_ALLOWED = re.compile(
+    r"1\|(\+[0-9]+)\|(?:sticky|new_conversation|failover|requested)\|0\|(?:[^|]*\|){8}[^|]*", re.ASCII
+)
 
 
 def number_in(reply: bytes | str) -> str | None:
@@ -38,7 +40,7 @@ def texts(reply: Iterable[bytes | str]) -> list[str]:
 
 
 def loan_of(reply: bytes | str) -> str:
-    """What the script `lend` lent with a decision, "" for nothing."""
+    """What was lent with a decision, "" for nothing."""
     text = reply.decode() if isinstance(reply, bytes) else reply
     return text.rpartition("|")[2]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from sendguard.background import after_fork
 from sendguard.linq.payloads import is_e164
 from sendguard.models import SendKind
 
@@ -17,35 +16,10 @@ MAX_RECIPIENTS = 31
 _EMAIL = re.compile(r"[!-+\--?A-~]{1,64}@[!-+\--?A-~]{1,189}")
 
 
-class _Ids:
-    """Random ids of 24 characters, for which the system is asked once for many. A forked process draws its own."""
+def draw_id() -> str:
+    """A random id of 24 characters."""
+    return os.urandom(12).hex()
 
-    _BYTES, _AT_ONCE = 12, 256
-
-    def __init__(self) -> None:
-        self._drawn: list[str] = []
-        after_fork(self, _Ids._forget)
-
-    def _forget(self) -> None:
-        self._drawn = []
-
-    def stock(self) -> None:
-        """Draw many ahead."""
-        text, size = os.urandom(self._BYTES * self._AT_ONCE).hex(), 2 * self._BYTES
-        self._drawn += [text[at : at + size] for at in range(0, len(text), size)]
-
-    def draw(self) -> str:
-        """One that nobody else has."""
-        while True:
-            try:
-                return self._drawn.pop()
-            except IndexError:
-                self.stock()
-
-
-IDS = _Ids()
-draw_id: Callable[[], str] = IDS.draw
-"""A random id of 24 characters."""
 
 _KINDS: dict[str, SendKind] = {kind.value: kind for kind in SendKind}
 

@@ -417,6 +417,7 @@ def test_the_server_itself_finds_no_write_in_a_dry_run(
             client.execute_command(*words("EVAL_RO", real.script.source, real))  # type: ignore[no-untyped-call]
         dry = protocol.dry_run(question, max_wait=0, now=clock())
         assert client.execute_command(*words("EVAL_RO", dry.script.source, dry)).startswith(b"1|")  # type: ignore[no-untyped-call]
+        assert client.execute_command(*words("FCALL_RO", dry.script.function, dry)).startswith(b"1|")  # type: ignore[no-untyped-call]
 
 
 def test_the_page_of_the_store_names_the_stream(guard: SendGuard, pool: str) -> None:

@@ -13,8 +13,12 @@ import pytest
 import redis
 
 from sendguard import AsyncSendGuard, Reason, SendGuard
+from sendguard.loan_calls import LoanCalls
+from sendguard.request import Request
 from sendguard.store.scripts import LIBRARY
-from tests import traffic
+from sendguard.store.wire import words
+from tests import faults, traffic
+from tests.fault_proxy import FaultProxy
 from tests.servers import Server, redis_binary, valkey_binary
 
 A, ANN = "+12025550101", "+14155550101"
@@ -33,6 +37,13 @@ def binary(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=WITHOUT)
 def server(request: pytest.FixtureRequest, binary: str, tmp_path: Path) -> Iterator[Server]:
     server = Server(binary, tmp_path / "server", *request.param)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server_plain(binary: str, tmp_path: Path) -> Iterator[Server]:
+    server = Server(binary, tmp_path / "server")
     yield server
     server.stop()
 
@@ -125,3 +136,61 @@ def test_a_command_that_is_refused_inside_is_not_run_again(barred: Server, pool:
         found = calls(barred)
         assert found["fcall"] == 1
         assert not {"eval", "evalsha", "function|load"} & set(found)
+
+
+def test_a_guard_that_runs_hears_of_functions_loaded_since(barred: Server, pool: str) -> None:
+    """Its user may run no scripts either, so it can do nothing until then; and again after the functions are lost."""
+    admin = redis.Redis(port=barred.port)
+    admin.execute_command("ACL", "SETUSER", "admin", "on", "nopass", "allcommands", "allkeys")
+    admin.execute_command("AUTH", "admin", "any")
+    admin.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")
+    with SendGuard(barred.url, pool=pool, timeout=5, refresh=None) as guard:
+        for _ in range(2):
+            guard._store.breaker.worked()
+            assert guard.decide(ANN).reason is Reason.STORE_UNAVAILABLE
+            admin.function_load(LIBRARY.source)
+            guard._store.breaker.worked()
+            guard.observe(A, status="ACTIVE")
+            assert guard.decide(ANN).allowed
+            admin.function_flush()
+    admin.close()
+
+
+@pytest.mark.parametrize("reply", [b"-ERR no such thing here\r\n", b"-NOPERM nothing for you\r\n"])
+def test_a_library_that_is_refused_leaves_the_scripts(server_plain: Server, pool: str, reply: bytes) -> None:
+    """Whatever the server, or a proxy in front of it, has against it: nothing of the call has run by then."""
+    with FaultProxy(("127.0.0.1", server_plain.port)) as proxy:
+        proxy.set(faults.Inject(reply), only={"FUNCTION LOAD"})
+        with SendGuard(proxy.url, pool=pool, timeout=5, refresh=None) as guard:
+            guard.observe(A, status="ACTIVE")
+            assert guard.decide(ANN).allowed
+            assert guard.decide(ANN).reason is Reason.STICKY
+    assert calls(server_plain)["evalsha"] >= 2
+
+
+@pytest.mark.parametrize("form", ["script", "function"])
+def test_an_error_of_the_server_keeps_its_code(server_plain: Server, pool: str, form: str) -> None:
+    """A primary that became a replica says READONLY, by which a client knows to look for the new one."""
+    with SendGuard(server_plain.url, pool=pool, timeout=5, refresh=None) as guard:
+        guard.observe(A, status="ACTIVE")
+        guard.decide(ANN)
+        request = Request.of(ANN, "chat", None, (), None, None)
+        call = guard._flows.protocol.decide(request, max_wait=0, waiter=False, now=None)
+    with redis.Redis(port=server_plain.port) as client:
+        client.execute_command(*words("EVAL", call.script.source, call))  # type: ignore[no-untyped-call]
+        client.config_set("replica-serve-stale-data", "yes")
+        client.replicaof("127.0.0.1", "1")
+        asked = ("EVALSHA", call.script.sha) if form == "script" else ("FCALL", call.script.function)
+        with pytest.raises(redis.ReadOnlyError):
+            client.execute_command(*words(*asked, call))  # type: ignore[no-untyped-call]
+
+
+def test_what_only_reads_is_answered_by_a_server_that_is_full(server_plain: Server, pool: str) -> None:
+    with SendGuard(server_plain.url, pool=pool, timeout=5, refresh=None) as guard:
+        guard.observe(A, status="ACTIVE")
+        guard.lines()
+        server_plain.client.config_set("maxmemory", 1)
+        assert guard.decide(ANN).reason is Reason.STORE_UNAVAILABLE
+        assert [line.number for line in guard.lines()] == [A]
+        assert guard.dry_run(ANN).allowed
+        assert guard._drive(guard._flows.run(LoanCalls(guard._flows.protocol).pending([A], None))) == 0

@@ -31,9 +31,9 @@ class Breaker:
 
     def failed(self, now: float) -> None:
         """Note that the store did not answer."""
-        self.failing = True
         self._failures += 1
         self._probe_at = now + PROBE_EVERY
+        self.failing = True
 
     def worked(self) -> None:
         """Note that the store answered."""

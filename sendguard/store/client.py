@@ -224,6 +224,7 @@ class Store:
             address = self._discover()
         connection = self._connector.connection(address)
         connection.connect()
+        self._primary.functions = True
         return Link(connection, address)
 
     def _discover(self) -> Address:
@@ -407,6 +408,7 @@ class AsyncStore:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
+        self._primary.functions = True
         return AsyncLink(connection, address)
 
     async def _discover(self) -> Address:

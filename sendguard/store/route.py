@@ -1,4 +1,4 @@
-"""How one call finds the server that may answer it: loading a script, following a move, trying once more. Pure.
+"""How one call finds the server that may answer it: loading what it runs, following a move, trying once more. Pure.
 
 `route` is a generator that both clients carry out: it yields a `Hop` or a `Pause`, and is sent the reply or the error.
 Its first hop is `first_hop`, by which nearly every call is answered.
@@ -35,6 +35,8 @@ _FUNCTION_MISSING = "Function not found"
 """What a server says that has functions, but not this one."""
 _NO_FUNCTIONS = (_FUNCTION_MISSING, "unknown command", "'fcall'", "'function|load'")
 """What a server says that has none, or that does not let this user call or load them."""
+_NO_SCRIPTS = ("'evalsha'", "'eval'")
+"""What a server says that does not let this user run scripts."""
 
 
 class NotSent(Exception):
@@ -70,7 +72,8 @@ class Pause(NamedTuple):
 class Primary:
     """Where the pool's primary is known to be. moves: whether that can change. watched: whether decisions are wary.
 
-    functions: whether it has functions, and lets this user load and call them; taken for true until it says otherwise.
+    functions: whether it has functions, and lets this user load and call them; taken for true until it says otherwise,
+    and again of each new connection, as an administrator may have loaded them since.
     """
 
     def __init__(self, *, moves: bool) -> None:
@@ -142,11 +145,15 @@ def route(call: Call | Command, primary: Primary) -> Route:
         except ResponseError as error:
             if not isinstance(call, Call) or as_script or redirects >= _MAX_REDIRECTS:
                 raise
-            redirects, loads = redirects + 1, False
-            if _FUNCTION_MISSING in str(error) and primary.functions:
+            redirects, told = redirects + 1, str(error)
+            if _FUNCTION_MISSING in told and primary.functions and not loads:
                 loads, data = True, load_library(call)
-            elif any(text in str(error) for text in _NO_FUNCTIONS):
-                primary.functions, as_script, data = False, True, evalsha(call)
+            elif loads or any(text in told for text in _NO_FUNCTIONS):
+                # Nothing of the call has run, whatever the server has against the library.
+                primary.functions = primary.functions and not any(text in told for text in _NO_FUNCTIONS)
+                loads, as_script, data = False, True, evalsha(call)
+            elif any(text in told for text in _NO_SCRIPTS):
+                primary.functions, data = True, fcall(call)
             else:
                 raise
             continue

@@ -36,11 +36,17 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a script stands on: the first layers of those that all share, and some of its own. runner: what runs it."""
+    """What a script stands on: the first layers of those that all share, and some of its own. runner: what runs it.
+
+    reads: whether it writes nothing, so that a server answers it that is full, or may not write. text: its file, if
+    that has another name.
+    """
 
     shared: int
     own: tuple[str, ...] = ()
     runner: str = "run"
+    reads: bool = False
+    text: str = ""
 
 
 _SHARED = ("prelude", "windows", "records", "recipients", "lent")
@@ -48,13 +54,14 @@ _NONE, _LINES, _PEOPLE, _LOANS = 1, 3, 4, 5
 """How many of those are needed: only the prelude, those about lines, about recipients too, about loans too."""
 _PARTS = {
     "decide": _Parts(_LOANS, ("lend", "deciding"), "run_reading"),
+    "dry_run": _Parts(_LOANS, ("lend", "deciding"), "run_reading", reads=True, text="decide"),
     "observe": _Parts(_LOANS, ("news", "told")),
     "restore": _Parts(_LOANS, ("news", "told")),
     "message": _Parts(_LOANS, ("news",)),
     "settle": _Parts(_LOANS),
-    "pending": _Parts(_LOANS),
+    "pending": _Parts(_LOANS, reads=True),
     "give_back": _Parts(_PEOPLE),
-    "lines": _Parts(_LINES),
+    "lines": _Parts(_LINES, reads=True),
     "sweep": _Parts(_LINES),
     "lease": _Parts(_NONE),
     "raise_alert": _Parts(_NONE),
@@ -76,11 +83,14 @@ def build(text_of: Callable[[str], str] = text_of) -> dict[str, Script]:
     """All scripts, by name, in both forms. text_of: the text of a layer or a script."""
 
     def body(name: str) -> str:
-        return "".join(map(text_of, _PARTS[name].own)) + f"local function script()\n{text_of(name)}end\n"
+        text = text_of(_PARTS[name].text or name)
+        return "".join(map(text_of, _PARTS[name].own)) + f"local function script()\n{text}end\n"
 
     def registered(name: str, library: str) -> str:
         run = f"function(keys, args) return {_PARTS[name].runner}(script, keys, args) end"
-        return f"do\n{body(name)}redis.register_function('{library}_{name}', {run})\nend\n"
+        flags = "'no-writes'" if _PARTS[name].reads else ""
+        told = f"function_name = '{library}_{name}', callback = {run}, flags = {{ {flags} }}"
+        return f"do\n{body(name)}redis.register_function{{ {told} }}\nend\n"
 
     def alone(name: str) -> str:
         layers = "".join(map(text_of, _SHARED[: _PARTS[name].shared]))
@@ -98,6 +108,8 @@ def build(text_of: Callable[[str], str] = text_of) -> dict[str, Script]:
 SCRIPTS = build()
 LIBRARY = SCRIPTS["decide"].library
 DECIDE = SCRIPTS["decide"]
+DRY_RUN = SCRIPTS["dry_run"]
+"""`DECIDE`, which writes nothing if it is asked not to, for servers that may not write."""
 OBSERVE = SCRIPTS["observe"]
 RESTORE = SCRIPTS["restore"]
 MESSAGE = SCRIPTS["message"]

@@ -143,7 +143,7 @@ local function choose(recipient)
         looked(head[1], why, at)
         if not why then return line, at end
         if not best or at < best_at then best, best_at, best_why = line, at, why end
-        if why ~= 'pair' and at > head[2] then save(line) end
+        if why ~= 'pair' and at > head[2] and head[2] < LATEST then save(line) end
       end
     end
   end

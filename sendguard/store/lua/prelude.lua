@@ -65,5 +65,8 @@ local function run_reading(script, keys, args)
   local done, answer = pcall(script)
   if done then return answer end
   if answer == MISSING then return redis.error_reply(NO_OVERRIDES) end
+  -- What a command answered keeps its code, by which the client knows what to do.
+  if type(answer) == 'table' then return answer end
+  if type(answer) == 'string' and match(answer, '^%-?%u+ ') then return redis.error_reply(answer) end
   return error(answer, 0)
 end

@@ -172,7 +172,7 @@ end
 -- tier and one for the lines that are OUT, and a time: when the line may next start a conversation, or was last used if it
 -- may now. For OUT it is the gravity: 1 FLAGGED, 2 paused. The slots are as wide as a number of 53 bits and a sign allows.
 local SLOTS = { -9007199254740992, -4503599627370496, 0, 4503599627370496 }
-local OUT, WIDTH = 4, 4503599627370496
+local OUT, WIDTH, LATEST = 4, 4503599627370496, 4503599627370495
 
 -- Write a line's record, and put it where `choose` finds it. The only place that writes either.
 local function save(line)
@@ -184,17 +184,10 @@ local function save(line)
     time = is_flagged(line) and 1 or line.paused >= NEVER and 2 or nil
     if time then slot = OUT end
   end
-  if line.place ~= place then
-    if line.place > 0 then call('ZREM', KEYS[1 + line.place], line.number) end
-    line.place = place
-  end
-  if place > 0 then
-    if not time then
-      local at, why = ready_at(line, true)
-      time = line.used
-      if why and at > time then time = at < WIDTH and at or WIDTH - 1 end
-    end
-    call('ZADD', KEYS[1 + place], int(SLOTS[slot] + time), line.number)
+  if place > 0 and not time then
+    local at, why = ready_at(line, true)
+    time = line.used
+    if why and at > time then time = at < LATEST and at or LATEST end
   end
   local lent, letter = '', line.stands and 121 or 110
   if line.lent ~= '' or line.loans then
@@ -206,13 +199,20 @@ local function save(line)
   end
   local volume, starts = line.volume, line.starts
   local w, y = #volume % 256, #starts % 256
-  call('HSET', KEYS[1], line.number, char(letter, line.tier, line.class, place, bytes_of(line.used))
-    .. char((#volume - w) / 256, w, (#starts - y) / 256, y, bytes_of(line.tat)) .. lent .. volume .. starts .. line.told)
+  local record = char(letter, line.tier, line.class, place, bytes_of(line.used))
+    .. char((#volume - w) / 256, w, (#starts - y) / 256, y, bytes_of(line.tat)) .. lent .. volume .. starts .. line.told
+  if line.place ~= place then
+    if line.place > 0 then call('ZREM', KEYS[1 + line.place], line.number) end
+    line.place = place
+  end
+  if place > 0 then call('ZADD', KEYS[1 + place], int(SLOTS[slot] + time), line.number) end
+  call('HSET', KEYS[1], line.number, record)
 end
 
 -- Take n tokens, of what a line's bucket may give by itself, at a time. Returns the cost of one.
 local function take(line, at, n)
   local interval = bucket_of(line)
+  if interval >= NEVER then return 0 end  -- it gives none: what is sent all the same is owed nothing
   if interval > 0 then
     local least = at + aside(line) * interval
     line.tat = max(line.tat, least) + n * interval

@@ -2,7 +2,10 @@
 --
 -- A window is a string: start of the newest entry (6 bytes, ms), total (4 bytes), then entries, oldest first, each its
 -- latest event (6 bytes, ms, rounded up) and its count (3 bytes). An entry leaves `per` after its latest event, so
--- counting together errs to the safe side. '' is empty. So entry i starts at byte 11 + 9 i.
+-- counting together errs to the safe side. '' is empty. So entry i starts at byte 11 + 9 i. LONGEST: beyond it all is
+-- counted together, as records tell lengths in two bytes.
+
+local LONGEST = 60000
 
 local function pack_count(n)
   local c = n % 256
@@ -84,7 +87,7 @@ local function window_add(w, limit, per, at, n)
   a, b, c, d, e, f, g, h, i = byte(w, last, last + 8)
   local newest, count = ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f, (g * 256 + h) * 256 + i
   if ms < newest then ms, new = newest, sub(w, last, last + 5) end
-  if ms - started <= (limit > 64 and per / 64000 or 0) then
+  if ms - started <= (limit > 64 and per / 64000 or 0) or last > LONGEST then
     return sub(w, 1, 6) .. pack_total(total + n) .. sub(w, 11, last - 1) .. new .. pack_count(count + n)
   end
   return new .. pack_total(total + n) .. sub(w, 11) .. new .. pack_count(n)
