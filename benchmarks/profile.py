@@ -18,6 +18,7 @@ import redis.asyncio
 from benchmarks.servers import serve, surroundings, version
 from benchmarks.setup import TIMEOUT, add_lines, every_rule, recipient
 from sendguard import AsyncSendGuard, SendGuard
+from sendguard.replies import number_in
 from sendguard.request import Request
 from sendguard.store import scripts
 from sendguard.store.link import Link, reader_of, text_in
@@ -98,7 +99,7 @@ def stages(guard: SendGuard) -> dict[str, float]:
         LOOKING: micros(link.is_quiet),
         WAITING: micros(lambda: link.ask(hop, time.monotonic() + TIMEOUT)),
         PARSING: micros(lambda: text_in(reader, wire, len(wire))) if reader else 0.0,
-        "building the `Decision`": micros(lambda: protocol.decision(reply, request, conversation)),
+        "reading the line in it": micros(lambda: number_in(reply)),
     }
     found[WAITING] -= found[PARSING]
     guard._store._idle.add(_Answers(reply))  # type: ignore[arg-type]

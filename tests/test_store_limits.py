@@ -1,4 +1,4 @@
-"""What the store holds of a line at its limits: long windows, paces that give nothing, lines on which nothing starts."""
+"""What the store holds of a line at its limits: long windows, paces of nothing, lines on which nothing may start."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 They are run in one of two ways. A server that has functions (Valkey, Redis from 7.0 on) is given all of them as one
 library, which it reads once; what a call costs there is what the call does. Any other is given each script as a text of
-its own, which it runs from the first line each time: it makes all functions anew, which takes a sixth of a decision.
+its own, which it runs from the first line each time: it makes all functions anew, and reads the policy again.
 The names of the functions and the digests of the scripts tell their text, so that versions run side by side.
 """
 

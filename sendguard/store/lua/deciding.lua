@@ -9,7 +9,8 @@ local function read_request(text)
   request_text = nil
   local type_asked, waits_for
   kind, type_asked, remember, waits_for, binds, recorded = match(text, '^(.-)|(.-)|(.-)|(.-)|(.-)|(.*)$')
-  class, remember, patience, binds, recorded = tonumber(type_asked), remember == '1', tonumber(waits_for), binds == '1', recorded == '1'
+  class, patience = tonumber(type_asked), tonumber(waits_for)
+  remember, binds, recorded = remember == '1', binds == '1', recorded == '1'
   request_text = text
 end
 
@@ -115,7 +116,8 @@ end
 local function heads(slot, most)
   local found, filled = {}, 0
   for c = class or 1, class or 3 do
-    local members = call('ZRANGEBYSCORE', KEYS[1 + c], int(SLOTS[slot]), '(' .. int(SLOTS[slot] + WIDTH), 'WITHSCORES', 'LIMIT', '0', most)
+    local members =
+      call('ZRANGEBYSCORE', KEYS[1 + c], int(SLOTS[slot]), '(' .. int(SLOTS[slot] + WIDTH), 'WITHSCORES', 'LIMIT', '0', most)
     if #members > 0 then filled = filled + 1 end
     for i = 1, #members, 2 do found[#found + 1] = { members[i], members[i + 1] - SLOTS[slot] } end
   end

@@ -2,8 +2,7 @@
 -- at equal times the graver value does (law 2).
 --
 -- KEYS: 6 event (used if ARGV 3 is '1'); 7 chat (used where a number is '@chat'); 8 transitions (stream);
---   9 revocations (stream);
---   10 meta (hash).
+--   9 revocations (stream); 10 meta (hash).
 -- ARGV: 3 deduplicate; 4 '1' if a line that is not known is an error; 5 source and 6 event id, as transitions tell
 --   them; 7 how long a line that becomes known rests, as it may be one that was forgotten; 8 how long loans last, '0'
 --   where there are none; then for each line: number (or '@chat', the line that the chat lives on), at ('' for now),

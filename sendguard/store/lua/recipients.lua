@@ -28,7 +28,8 @@ local function read_recipient(key)
 end
 
 local function write_recipient(key, recipient)
-  local text, lines, windows = recipient.consent == 0 and '|' or int(recipient.consent) .. '|', recipient.lines, recipient.windows
+  local text = recipient.consent == 0 and '|' or int(recipient.consent) .. '|'
+  local lines, windows = recipient.lines, recipient.windows
   for i = 1, #lines do
     local number = lines[i]
     local window = windows[number]

@@ -34,7 +34,8 @@ local function read_line(number)
   local starts = at + v * 256 + w
   local told = starts + x * 256 + y
   return setmetatable({
-    number = number, stands = letters[1], tier = tier, class = class, place = place, lent = lent, loans = false, limits = false,
+    number = number, stands = letters[1], tier = tier, class = class, place = place,
+    lent = lent, loans = false, limits = false,
     used = (((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g,
     tat = (((((h * 256 + i) * 256 + j) * 256 + k) * 256 + l) * 256 + m) * 256 + n,
     volume = sub(raw, at, starts - 1), starts = sub(raw, starts, told - 1), told = sub(raw, told),
@@ -101,7 +102,9 @@ local function loans_of(line)
   for _, loan in ipairs(ended) do
     local tokens = 0
     for _, other in ipairs(all) do tokens = tokens + other.tokens end
-    if interval > 0 and interval < NEVER and loan.tokens > 0 then line.tat = max(line.tat, loan.ends + tokens * interval) end
+    if interval > 0 and interval < NEVER and loan.tokens > 0 then
+      line.tat = max(line.tat, loan.ends + tokens * interval)
+    end
     loan.tokens = 0
   end
   line.loans = {}

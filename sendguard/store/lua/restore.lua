@@ -2,9 +2,9 @@
 --
 -- KEYS: 6 transitions (stream); 7 revocations (stream).
 -- ARGV: 3 source; 4 how long a line that is not known rests, so that whoever knows more of it can say so before anything
---   is sent on it; 5 how long loans last, '0' where there are none; then for each line: number, status, status at, health, health at, line type, paused until, cooling
---   down until, and how much daily_volume and new_conversations counted. The last four hold for a line that is not known
---   only: nobody can tell what became of them otherwise.
+--   is sent on it; 5 how long loans last, '0' where there are none; then for each line: number, status, status at, health,
+--   health at, line type, paused until, cooling down until, and how much daily_volume and new_conversations counted. The
+--   last four hold for a line that is not known only: nobody can tell what became of them otherwise.
 -- Reply: changes, as observe.lua.
 -- Cost: 2 to 4 commands a line, and one XADD for each change.
 

@@ -3,7 +3,8 @@
 local function fresh(number)
   return {
     number = number, status = '', status_at = -1, health = '', health_at = -1, assigned = true, assigned_at = -1,
-    kind = '', kind_at = -1, paused = 0, cooling = 0, used = 0, tat = 0, changed = 0, place = 0, volume = '', starts = '', lent = '', loans = false,
+    kind = '', kind_at = -1, paused = 0, cooling = 0, used = 0, tat = 0, changed = 0, place = 0, volume = '', starts = '',
+    lent = '', loans = false,
     stands = true, tier = 1, class = 1, limits = false, known = false,
   }
 end
