@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,16 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield from _serve(redis_binary(), tmp_path_factory)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A Valkey of the test's own, to pause, kill and start again."""
+    server = Server(valkey_binary(), tmp_path / "server")
+    yield server
+    if server.paused:
+        server.resume()
+    server.stop()
 
 
 _BINARIES = {"valkey": valkey_binary, "redis_server": redis_binary}

@@ -878,7 +878,10 @@ def test_the_snippet_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SENDGUARD_STORE", "SENDGUARD_POOL"):
         monkeypatch.delenv(name, raising=False)
     (snippet,) = re.findall(r"^```py\n(.*?)^```", ALERTS_PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    exec(snippet, {})
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    assert isinstance(names["guard"], SendGuard)
+    assert callable(names["note"])
 
 
 def test_without_apprise_the_extra_is_named() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from sendguard import AsyncSendGuard, Health, Outcome, Policy, Quota, Reason, SendGuard, StoreUnavailable, TokenBucket
 from sendguard.degraded import shared
 from sendguard.metrics import Metrics
-from tests.servers import Server, valkey_binary
+from tests.servers import Server
 from tests.support import SECRET, iso, payload, standard_headers, wait_until
 
 A, B, C = "+12025550101", "+12025550102", "+12025550103"
@@ -30,15 +29,6 @@ POLICY = Policy(
 
 def person(i: int) -> str:
     return f"+1415556{i:04d}"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(valkey_binary(), tmp_path / "server")
-    yield server
-    if server.paused:
-        server.resume()
-    server.stop()
 
 
 @pytest.fixture

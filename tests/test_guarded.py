@@ -500,9 +500,10 @@ class AsyncCall:
 
 
 def test_the_good_function_is_good() -> None:
-    SendGuard().guarded(good, to="to", into="from_number", idempotency_key="key", kind="chat", max_wait=1)
-    AsyncSendGuard().guarded(coroutine)
-    AsyncSendGuard().guarded(AsyncCall())
+    made = SendGuard().guarded(good, to="to", into="from_number", idempotency_key="key", kind="chat", max_wait=1)
+    assert (made.__name__, inspect.signature(made)) == ("good", inspect.signature(good))
+    assert inspect.iscoroutinefunction(AsyncSendGuard().guarded(coroutine))
+    assert inspect.iscoroutinefunction(AsyncSendGuard().guarded(AsyncCall()))
 
 
 WRONG: list[tuple[Any, dict[str, Any], type[Exception], str]] = [

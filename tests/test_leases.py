@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,7 +44,7 @@ from tests.borrowers import (
     status_webhook,
     watch,
 )
-from tests.servers import Server, valkey_binary
+from tests.servers import Server
 from tests.support import SECRET, ManualClock, raw_client, wait_until
 
 A, B = "+12025550101", "+12025550102"
@@ -583,15 +582,6 @@ def test_async_guards_do_as_the_others(store_url: str, pool: str) -> None:
             assert before - after >= count
 
     asyncio.run(asyncio.wait_for(run(), 30))
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(valkey_binary(), tmp_path / "server")
-    yield server
-    if server.paused:
-        server.resume()
-    server.stop()
 
 
 @pytest.fixture

@@ -11,18 +11,17 @@ PROBE_EVERY = 0.2
 class Breaker:
     """Closed while the store works; open after `FAILURES` in a row. Times are of a monotonic clock, in seconds.
 
-    failing: whether the last call failed; while none has, there is nothing to ask it and nothing to tell it.
+    failures: how many calls failed since one was answered; at 0 there is nothing to ask it, and nothing to tell it.
     Safe between threads: the worst that a race can do is to let one more probe through.
     """
 
     def __init__(self) -> None:
-        self.failing = False
-        self._failures = 0
+        self.failures = 0
         self._probe_at = 0.0
 
     def allows(self, now: float) -> bool:
         """Whether a call may go to the store; an open breaker lets one through each `PROBE_EVERY` seconds."""
-        if self._failures < FAILURES:
+        if self.failures < FAILURES:
             return True
         if now < self._probe_at:
             return False
@@ -31,11 +30,9 @@ class Breaker:
 
     def failed(self, now: float) -> None:
         """Note that the store did not answer."""
-        self._failures += 1
+        self.failures += 1
         self._probe_at = now + PROBE_EVERY
-        self.failing = True
 
     def worked(self) -> None:
         """Note that the store answered."""
-        self.failing = False
-        self._failures = 0
+        self.failures = 0

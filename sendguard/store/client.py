@@ -145,7 +145,7 @@ class Store:
         expires: when to give up, in `time.monotonic()`'s seconds; None for the store's timeout from now.
         """
         now = time.monotonic()
-        if self.breaker.failing and not self.breaker.allows(now):
+        if self.breaker.failures and not self.breaker.allows(now):
             raise StoreUnavailable(_OPEN)
         if expires is None:
             expires = now + self._timeout
@@ -158,7 +158,7 @@ class Store:
             if type(failure) is StoreUnavailable:
                 self.breaker.failed(time.monotonic())
             raise failure from None
-        if self.breaker.failing:
+        if self.breaker.failures:
             self.breaker.worked()
         return reply
 
@@ -323,7 +323,7 @@ class AsyncStore:
     async def run(self, call: Call | Command, expires: float | None = None) -> Reply:
         """As `Store.run`."""
         now = time.monotonic()
-        if self.breaker.failing and not self.breaker.allows(now):
+        if self.breaker.failures and not self.breaker.allows(now):
             raise StoreUnavailable(_OPEN)
         if expires is None:
             expires = now + self._timeout
@@ -336,7 +336,7 @@ class AsyncStore:
             if type(failure) is StoreUnavailable:
                 self.breaker.failed(time.monotonic())
             raise failure from None
-        if self.breaker.failing:
+        if self.breaker.failures:
             self.breaker.worked()
         return reply
 

@@ -146,11 +146,12 @@ def route(call: Call | Command, primary: Primary) -> Route:
             if not isinstance(call, Call) or as_script or redirects >= _MAX_REDIRECTS:
                 raise
             redirects, told = redirects + 1, str(error)
+            lacking = any(text in told for text in _NO_FUNCTIONS)
             if _FUNCTION_MISSING in told and primary.functions and not loads:
                 loads, data = True, load_library(call)
-            elif loads or any(text in told for text in _NO_FUNCTIONS):
+            elif loads or lacking:
                 # Nothing of the call has run, whatever the server has against the library.
-                primary.functions = primary.functions and not any(text in told for text in _NO_FUNCTIONS)
+                primary.functions = primary.functions and not lacking
                 loads, as_script, data = False, True, evalsha(call)
             elif any(text in told for text in _NO_SCRIPTS):
                 primary.functions, data = True, fcall(call)
